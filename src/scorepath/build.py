@@ -1,0 +1,164 @@
+"""Config -> objects: the composition root. All other modules are handed what they need."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from scorepath.baselines import AbstractBaseline
+from scorepath.compatibility import check_estimator, check_head
+from scorepath.distributions import AbstractHead
+from scorepath.envs import AbstractEnvironment, GymnasiumEnvironment
+from scorepath.errors import ConfigError, ScorepathError
+from scorepath.estimators import AbstractEstimator
+from scorepath.policy import ObservationNormalizer, Policy, initialize
+from scorepath.seeding import Stream, seed_torch
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+_EVAL_ENVS = 100  # at most, stepped together; a batch implementation takes them in one sweep
+_EVAL_ENVS_SYNC = 20  # at most, where each environment is a Python object of its own
+
+
+def construct(node: Any, what: str, **arguments: Any) -> Any:
+    """Instantiates a config node; what its constructor refuses reaches the user as one sentence.
+
+    Raises:
+        ConfigError: with the constructor's words and the group it belongs to.
+    """
+    try:
+        return instantiate(node, **arguments)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ScorepathError):
+            raise cause from None
+        reason = str(cause or error).split("\nfull_key", 1)[0]
+        raise ConfigError(f"{what} was refused: {reason}") from error
+
+
+def make_environment(
+    node: DictConfig, num_envs: int, device: torch.device | str = "cpu", **arguments: Any
+) -> AbstractEnvironment:
+    """The training environment of `conf/env`."""
+    return construct(node, "env", num_envs=num_envs, device=device, **arguments)
+
+
+def make_evaluation_environment(
+    node: DictConfig, episodes: int, device: torch.device | str = "cpu", render: bool = False
+) -> AbstractEnvironment:
+    """What the policy is judged on: Gymnasium's original of a twin, and the environment itself of others.
+
+    Args:
+        episodes: wanted in all; decides how many environments play side by side.
+        render: one environment that can be drawn, instead.
+    """
+    probe = make_environment(node, 1)
+    original = getattr(getattr(probe, "dynamics", None), "original", None)
+    kwargs: dict[str, Any] = {}
+    id, limit, threshold = original, None, None
+    if isinstance(probe, GymnasiumEnvironment):
+        kwargs = OmegaConf.to_container(node.kwargs, resolve=True) or {}
+        id, limit, threshold = node.id, node.max_episode_steps, node.reward_threshold
+    probe.close()
+    if id is None:
+        return make_environment(node, 1 if render else min(episodes, _EVAL_ENVS), device)
+    if render:
+        kwargs = {**kwargs, "render_mode": "rgb_array"}
+    make = partial(
+        GymnasiumEnvironment,
+        id,
+        kwargs=kwargs,
+        max_episode_steps=limit,
+        reward_threshold=threshold,
+        device=device,
+    )
+    if render:
+        return make(num_envs=1, vectorization="sync")
+    whole_batch = make(num_envs=1)
+    number = min(episodes, _EVAL_ENVS if whole_batch.is_batch_implementation else _EVAL_ENVS_SYNC)
+    whole_batch.close()
+    return make(num_envs=number)
+
+
+def make_policy(cfg: DictConfig, env: AbstractEnvironment, dist_name: str) -> Policy:
+    """Torso and head, sized by the environment's spaces and initialised from the seed.
+
+    Raises:
+        ConfigError: if the distribution cannot act in the action space.
+    """
+    head_class = get_class(cfg.dist._target_)
+    check_head(dist_name, head_class, env, dist_options())
+    seed_torch(cfg.seed, Stream.INITIALISATION)
+    shape = env.observation_space.shape
+    size = torch.Size(shape).numel()
+    torso = construct(cfg.policy.torso, "policy", in_features=size)
+    head = construct(cfg.dist, f"dist={dist_name}", action_space=env.action_space, in_features=torso.out_features)
+    normalizer = ObservationNormalizer(size) if cfg.policy.normalize_observations else None
+    policy = Policy(torso, head, len(shape), normalizer)
+    initialize(policy, cfg.policy.init, cfg.policy.output_scale)
+    return policy
+
+
+def make_baseline(cfg: DictConfig, env: AbstractEnvironment, policy: Policy) -> AbstractBaseline:
+    """The baseline; one that is a network gets the observation's shape and the policy's normaliser."""
+    arguments: dict[str, Any] = {}
+    if get_class(cfg.baseline._target_).predicts_values:
+        arguments = {
+            "observation_shape": env.observation_space.shape,
+            "normalizer": policy.normalizer,
+        }
+    return construct(cfg.baseline, "baseline", **arguments)
+
+
+def make_module(cfg: DictConfig, names: Mapping[str, str]) -> Any:
+    """The LightningModule, with every combination checked.
+
+    Args:
+        cfg: the composed config.
+        names: group -> chosen option, for messages.
+
+    Raises:
+        ConfigError: for a combination that cannot work.
+    """
+    from scorepath.module import PolicyGradient  # noqa: PLC0415 (Lightning is slow to import, and refusals are not)
+
+    probe = make_environment(cfg.env, 1)
+    policy = make_policy(cfg, probe, names["dist"])
+    estimator: AbstractEstimator = construct(cfg.estimator, "estimator")
+    baseline = make_baseline(cfg, probe, policy)
+    check_estimator(names, probe, policy.head, estimator, baseline)
+    make_optimizer = construct(cfg.optimizer, "optimizer")
+    _try_optimizer(make_optimizer, policy)
+    probe.close()
+    return PolicyGradient(
+        make_env=lambda device: make_environment(cfg.env, cfg.episodes_per_update, device),
+        make_eval_env=lambda device: make_evaluation_environment(cfg.env, cfg.eval.episodes, device),
+        policy=policy,
+        estimator=estimator,
+        baseline=baseline,
+        make_optimizer=make_optimizer,
+        lr_schedule=construct(cfg.lr_schedule, "lr_schedule"),
+        max_env_steps=cfg.max_env_steps,
+        gamma=cfg.gamma,
+        max_grad_norm=cfg.max_grad_norm,
+        seed=cfg.seed,
+        eval_episodes=cfg.eval.episodes,
+        eval_deterministic=cfg.eval.deterministic,
+    )
+
+
+def _try_optimizer(make_optimizer: Callable[..., Any], policy: Policy) -> None:
+    """A partial's arguments are only read when it is called: call it once, before any work."""
+    try:
+        make_optimizer(policy.parameters())
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"optimizer was refused: {error}") from error
+
+
+def dist_options() -> dict[str, type[AbstractHead]]:
+    """Every option of `conf/dist` and the head it names."""
+    return {path.stem: get_class(OmegaConf.load(path)._target_) for path in sorted((CONF / "dist").glob("*.yaml"))}

@@ -1,0 +1,137 @@
+"""What the scripts share: errors as sentences, exit codes, and the table at the end of a sweep."""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from scorepath.config import check_config, leaves, nearest
+from scorepath.errors import ConfigError, ScorepathError
+from scorepath.run.directory import claim
+from scorepath.run.sweep import format_sweep, read_sweep
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
+    """Runs a job under Hydra; a user's mistake ends it with one sentence and exit code 2, other failures with 1.
+
+    Args:
+        config_name: of the primary config in `conf`.
+        job: composed config -> what a sweeper optimises, or None.
+    """
+    OmegaConf.register_new_resolver("claim", claim, use_cache=True, replace=True)
+    show_traceback = os.environ.get(_FULL_ERROR, "0") not in ("", "0")
+    os.environ[_FULL_ERROR] = "1"  # so that Hydra hands its errors to us instead of printing them
+
+    def task(cfg: DictConfig) -> Any:
+        _check_values(cfg, config_name)
+        return job(cfg)
+
+    conf = Path(__file__).resolve().parents[2] / "conf"
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(task)()
+    except KeyboardInterrupt:
+        _end("interrupted", 130)
+    except Exception as error:
+        if show_traceback:
+            raise
+        exit_code = getattr(error, "exit_code", None)
+        if exit_code is not None:
+            _end(str(error), exit_code)
+        if isinstance(error, HydraException | OmegaConfBaseException):
+            _end(explain(error, config_name, sys.argv[1:]), ConfigError.exit_code)
+        if isinstance(error, OSError):
+            _end(f"{error}", ScorepathError.exit_code)
+        raise
+
+
+def _end(sentence: str, exit_code: int) -> None:
+    sys.stdout.flush()
+    print(f"scorepath: {sentence}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+def _check_values(cfg: DictConfig, config_name: str) -> None:
+    """Types and ranges, against the same group choices with no value overridden."""
+    try:
+        plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key} has no value: give {error.full_key}=... on the command line.") from error
+    overrides = HydraConfig.get().overrides
+    choices = [text for text in [*overrides.hydra, *overrides.task] if _is_group(text)]
+    defaults = hydra.compose(config_name, overrides=choices)
+    check_config(plain, OmegaConf.to_container(defaults, resolve=True))
+
+
+def _is_group(override: str) -> bool:
+    """Whether an override chooses a config group's option, or adds or deletes one."""
+    parsed = OverridesParser.create().parse_override(override)
+    name = parsed.key_or_group
+    return (_conf() / name).is_dir() and "." not in name
+
+
+def _conf() -> Path:
+    return Path(__file__).resolve().parents[2] / "conf"
+
+
+def explain(error: Exception, config_name: str, arguments: list[str]) -> str:
+    """One sentence with the nearest valid name, for an error of Hydra's composition."""
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        near = nearest(option, error.options)
+        hint = f"did you mean {group}={near}? " if near else ""
+        return f"{group}={option} does not exist: {hint}Options: {', '.join(error.options)}."
+    text = str(error)
+    found = re.search(r"Could not override '([^'@]+)", text) or re.search(r"Key '([^']+)' is not in struct", text)
+    if found:
+        key = found.group(1)
+        names = set(valid_names(config_name, arguments))
+        prefix = key.rpartition(".")[0]
+        near = nearest(key, names)
+        siblings = sorted({name[len(prefix) + 1 :].split(".")[0] for name in names if name.startswith(f"{prefix}.")})
+        hint = f"did you mean {near}?" if near else "see --help for the names."
+        known = f" Keys of {prefix}: {', '.join(siblings)}." if prefix and siblings else ""
+        return f"{key} is not a key of the config: {hint}{known}"
+    first = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    return f"{first} (HYDRA_FULL_ERROR=1 shows the whole traceback)"
+
+
+def valid_names(config_name: str, arguments: list[str]) -> list[str]:
+    """Every group and dotted key of the config composed from those group choices that are sound."""
+    groups = [path.name for path in _conf().iterdir() if path.is_dir()]
+    sound = []
+    for text in arguments:
+        name, _, value = text.partition("=")
+        if name in groups and (_conf() / name / f"{value}.yaml").is_file():
+            sound.append(text)
+    with hydra.initialize_config_dir(str(_conf()), version_base="1.3"):
+        cfg: Any = OmegaConf.to_container(hydra.compose(config_name, overrides=sound), resolve=False)
+    keys = list(leaves(cfg))
+    parents = [key.rpartition(".")[0] for key in keys if "." in key]
+    return [*groups, *keys, *parents]
+
+
+class SweepTable(Callback):
+    """Prints a sweep's results when its last job is done, and makes the exit code tell of a failed one."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        rows = read_sweep(Path(config.hydra.sweep.dir))
+        print(format_sweep(rows))
+        failed = [row["job"] for row in rows if row["status"] not in ("solved", "completed")]
+        if failed:
+            print(
+                f"scorepath: {len(failed)} of {len(rows)} jobs did not finish: {', '.join(failed)}",
+                file=sys.stderr,
+            )
+            sys.exit(1)

@@ -1,0 +1,171 @@
+"""Checks of a composed config: types, ranges and names, in milliseconds and without importing torch.
+
+A YAML's own value declares its type: where `conf` says `lr: 0.01`, an override must be a number. So a new option needs
+no schema beside its YAML. Ranges, and the types of options that are null by default, stand in `RULES`.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from scorepath.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a value must be, in words and as a test."""
+
+    words: str
+    test: Callable[[Any], bool]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _at_least(low: int, high: int) -> Rule:
+    return Rule(
+        f"a whole number from {low:,} to {high:,}",
+        lambda value: _whole(value) and low <= value <= high,
+    )
+
+
+def _between(low: float, high: float) -> Rule:
+    return Rule(f"a number from {low:g} to {high:g}", lambda value: _number(value) and low <= value <= high)
+
+
+def _optional(rule: Rule) -> Rule:
+    return Rule(f"{rule.words}, or null", lambda value: value is None or rule.test(value))
+
+
+def _one_of(*names: str) -> Rule:
+    return Rule("one of " + ", ".join(names), lambda value: value in names)
+
+
+_POSITIVE = Rule("a positive number", lambda value: _number(value) and 0 < value < 1e9)
+_NOT_NEGATIVE = Rule("a number of at least 0", lambda value: _number(value) and 0 <= value < 1e9)
+_STEPS = _at_least(1, 10**12)
+_COUNT = _at_least(1, 1_000_000)
+_SIZES = Rule(
+    "a list of widths from 1 to 65,536, such as [64,64]",
+    lambda value: isinstance(value, list) and all(_whole(size) and 1 <= size <= 65_536 for size in value),
+)
+_TEXT = Rule("text", lambda value: isinstance(value, str) and bool(value))
+
+# Keys that are null by default need a rule here, or any value passes. Options not named here are checked by type
+# alone, and by whatever takes them.
+RULES: dict[str, Rule] = {
+    "seed": _at_least(0, 2**63 - 1),
+    "max_env_steps": _STEPS,
+    "episodes_per_update": _COUNT,
+    "gamma": _between(0.0, 1.0),
+    "max_grad_norm": _optional(_POSITIVE),
+    "eval.episodes": _at_least(1, 1_000_000),
+    "eval.every_env_steps": _STEPS,
+    "resume": _optional(_TEXT),
+    "env.max_episode_steps": _optional(_at_least(1, 10**9)),
+    "env.reward_threshold": _optional(Rule("a number", _number)),
+    "env.vectorization": _one_of("auto", "sync", "async", "vector_entry_point"),
+    "env.dynamics.dim": _at_least(1, 1000),
+    "env.dynamics.horizon": _at_least(1, 10**6),
+    "env.dynamics.dt": _POSITIVE,
+    "env.dynamics.control_cost": _POSITIVE,
+    "dist.initial_std": _POSITIVE,
+    "dist.std": _one_of("state_independent", "state_dependent"),
+    "dist.mean": _one_of("unbounded", "bounded"),
+    "estimator.credit": _one_of("reward_to_go", "total_return"),
+    "estimator.normalize_returns": _one_of("none", "batch"),
+    "estimator.entropy_coefficient": _NOT_NEGATIVE,
+    "estimator.window": _optional(_at_least(1, 10**6)),
+    "baseline.hidden_sizes": _SIZES,
+    "baseline.activation": _one_of("tanh", "relu", "elu", "gelu", "silu"),
+    "baseline.gradient_steps": _COUNT,
+    "baseline.minibatch_size": _at_least(1, 10**9),
+    "baseline.make_optimizer.lr": _POSITIVE,
+    "policy.torso.hidden_sizes": _SIZES,
+    "policy.torso.activation": _one_of("tanh", "relu", "elu", "gelu", "silu"),
+    "policy.init": _one_of("torch", "orthogonal"),
+    "policy.output_scale": _NOT_NEGATIVE,
+    "optimizer.lr": _POSITIVE,
+    "optimizer.eps": _POSITIVE,
+    "optimizer.weight_decay": _NOT_NEGATIVE,
+    "optimizer.momentum": _between(0.0, 1.0),
+    "optimizer.alpha": _between(0.0, 1.0),
+    "lr_schedule.final": _between(0.0, 1.0),
+    "trainer.log_every_n_steps": _COUNT,
+    "trainer.devices": Rule(
+        "auto, a number of devices, or a list of them",
+        lambda value: value == "auto" or _whole(value) or isinstance(value, list),
+    ),
+    "trainer.precision": Rule("a precision such as 32-true or bf16-mixed", lambda value: isinstance(value, int | str)),
+}
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The name most like `name`, or None if none is close."""
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return near[0] if near else None
+
+
+def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as {dotted key: value}; lists and empty mappings are values."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(leaves(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def check_config(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Refuses values of the wrong type or out of range.
+
+    Args:
+        config: the composed config as plain containers, resolved.
+        defaults: the same, composed from the same group choices without any value overridden.
+
+    Raises:
+        ConfigError: naming the first such key, its value, and what is wanted.
+    """
+    declared = leaves(defaults)
+    for key, value in leaves(config).items():
+        rule = RULES.get(key)
+        if rule is not None:
+            if not rule.test(value):
+                raise ConfigError(f"{key}={value} is out of range: it must be {rule.words}.")
+        elif key in declared and not _same_type(value, declared[key]):
+            raise ConfigError(
+                f"{key}={value} has the wrong type: it must be {_words(declared[key])}, such as {declared[key]}."
+            )
+
+
+def _same_type(value: Any, example: Any) -> bool:
+    if example is None:
+        return True
+    if isinstance(example, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(example, bool)
+    if isinstance(example, float):
+        return _number(value)
+    if isinstance(example, list):
+        return isinstance(value, list)
+    if isinstance(example, Mapping):
+        return isinstance(value, Mapping)
+    return isinstance(value, type(example))
+
+
+def _words(example: Any) -> str:
+    names = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+    }
+    return names.get(type(example), "a mapping")

@@ -1,0 +1,50 @@
+"""Categorical: one choice of K, or several independent ones."""
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical as TorchCategorical
+from torch.distributions import Distribution, Independent
+
+from scorepath.distributions.base import AbstractHead
+
+
+class Categorical(AbstractHead):
+    """p(a=k) = softmax(logits)_k: Discrete(K), or MultiDiscrete with independent components.
+
+    Samples are int64 from 0: scalars for Discrete, the space's shape for MultiDiscrete. Components with fewer choices
+    than the largest have the missing ones at probability zero.
+    """
+
+    needs = "a Discrete or MultiDiscrete action space"
+    has_rsample = False
+
+    def __init__(self, action_space: gym.Space, in_features: int, validate_args: bool = False) -> None:
+        super().__init__(action_space, in_features, validate_args)
+        self._shape = action_space.shape or ()
+        choices = np.asarray(getattr(action_space, "nvec", getattr(action_space, "n", None)))
+        largest = int(choices.max())
+        self.logits = nn.Linear(in_features, choices.size * largest)
+        missing = torch.arange(largest) >= torch.as_tensor(choices).unsqueeze(-1)
+        self.register_buffer("_missing", missing if bool(missing.any()) else None, persistent=False)
+        self.register_buffer("_start", torch.as_tensor(action_space.start), persistent=False)
+        self._event = (*self._shape, largest)
+
+    @classmethod
+    def accepts(cls, action_space: gym.Space) -> bool:
+        return isinstance(action_space, gym.spaces.Discrete | gym.spaces.MultiDiscrete)
+
+    def forward(self, features: Tensor) -> Distribution:
+        logits = self.logits(features).reshape(*features.shape[:-1], *self._event)
+        if self._missing is not None:
+            logits = logits.masked_fill(self._missing, -torch.inf)
+        choice = TorchCategorical(logits=logits, validate_args=self.validate_args)
+        return Independent(choice, len(self._shape), validate_args=self.validate_args) if self._shape else choice
+
+    def to_env(self, action: Tensor) -> Tensor:
+        return action + self._start
+
+    def deterministic(self, dist: Distribution) -> Tensor:
+        choice = dist.base_dist if isinstance(dist, Independent) else dist
+        return choice.logits.argmax(dim=-1)

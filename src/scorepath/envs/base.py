@@ -1,0 +1,55 @@
+"""The environment interface of the rollout: Gymnasium's vector environment, in tensors."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from torch import Tensor
+
+
+class Step(NamedTuple):
+    """What N environments answer to N actions. Entries of episodes that have ended are meaningless."""
+
+    observations: Tensor  # (N, *O)
+    rewards: Tensor  # (N,)
+    terminated: Tensor  # (N,) bool
+    truncated: Tensor  # (N,) bool
+
+
+class AbstractEnvironment(ABC):
+    """N environments stepped together, each playing one episode after a `reset`.
+
+    A rollout calls `reset` and then `step` until every episode has ended; what an environment does after its episode's
+    end is not looked at.
+    """
+
+    name: str  # what messages call it, e.g. CartPole-v1
+    num_envs: int  # N
+    observation_space: gym.Space  # of one environment, always a Box
+    action_space: gym.Space  # of one environment
+    max_episode_steps: int  # every episode ends by then
+    reward_threshold: float | None = None  # mean episode return that counts as solved
+    differentiable: bool = False  # rewards and observations carry gradients with respect to actions
+
+    @abstractmethod
+    def reset(self, seed: int) -> Tensor:
+        """Starts N fresh episodes, a pure function of `seed` (63 bits). Returns observations (N, *O)."""
+
+    @abstractmethod
+    def step(self, actions: Tensor) -> Step:
+        """Applies actions (N, *A) of the action space."""
+
+    def detach(self) -> None:
+        """Cuts the gradient at the present state: the start of a new window. Only for differentiable environments."""
+
+    def describe_episode(self, index: int) -> str:
+        """How to start episode `index` of the last reset again, for error messages."""
+        return f"environment {index}"
+
+    def render(self) -> np.ndarray | None:
+        """The first environment as a picture (height, width, 3) of uint8, or None where it cannot be drawn."""
+        return None
+
+    def close(self) -> None:
+        """Releases what the environments hold."""

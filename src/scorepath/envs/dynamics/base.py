@@ -1,0 +1,42 @@
+"""The functional form of a torch environment, after Gymnasium's functional-environment convention."""
+
+from abc import ABC, abstractmethod
+
+import gymnasium as gym
+import numpy as np
+from torch import Tensor
+
+
+class AbstractDynamics(ABC):
+    """Pure functions of batched states; S is the width of a state.
+
+    To add an environment, write one subclass in a file of its own here and one YAML in `conf/env`.
+    """
+
+    name: str
+    observation_space: gym.spaces.Box
+    action_space: gym.Space
+    max_episode_steps: int
+    reward_threshold: float | None = None
+    original: str | None = None  # Gymnasium id of the environment this is the twin of; policies are evaluated on it
+    differentiable: bool = False  # rewards have useful gradients with respect to actions
+
+    @abstractmethod
+    def initial(self, generator: np.random.Generator, number: int) -> np.ndarray:
+        """Start states (N, S), float64."""
+
+    @abstractmethod
+    def transition(self, state: Tensor, action: Tensor) -> Tensor:
+        """(N, S), (N, *A) -> the next states (N, S)."""
+
+    @abstractmethod
+    def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        """(N, S), (N, *A), (N, S) -> rewards (N,)."""
+
+    @abstractmethod
+    def terminal(self, state: Tensor) -> Tensor:
+        """(N, S) -> whether the state ends the episode, (N,) bool."""
+
+    @abstractmethod
+    def observation(self, state: Tensor) -> Tensor:
+        """(N, S) -> observations (N, *O)."""

@@ -1,0 +1,164 @@
+"""Gymnasium's vector environments in tensors: the boundary for dtypes, devices, autoreset and faulty values."""
+
+import difflib
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.wrappers.vector import FlattenObservation
+from torch import Tensor
+
+from scorepath.envs.base import AbstractEnvironment, Step
+from scorepath.errors import ConfigError, NonFiniteError, ScorepathError
+from scorepath.seeding import split_seed
+
+_EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "pygame": "classic-control", "ale_py": "atari"}
+
+
+class GymnasiumEnvironment(AbstractEnvironment):
+    """N copies of one Gymnasium environment.
+
+    Gymnasium's autoreset spends one step after each episode's end whose action is ignored and whose reward is 0; a
+    rollout never looks past the end of an episode, so that step is masked with the rest.
+
+    Args:
+        id: Gymnasium id, `CartPole-v1` or `module:Id-v0`.
+        num_envs: N.
+        vectorization: `auto` takes the environment's own vectorised implementation where it has one, else `sync`;
+            `async` runs one process per environment and pays only where a step takes over a millisecond.
+        kwargs: passed to the environment's constructor.
+        max_episode_steps: replaces the registered time limit; needed where there is none.
+        reward_threshold: replaces the registered one.
+        device: where observations and rewards go.
+
+    Raises:
+        ConfigError: an unknown id, a missing package, no time limit, a space that a network cannot read.
+    """
+
+    def __init__(
+        self,
+        id: str,  # Gymnasium's own word
+        num_envs: int,
+        vectorization: Literal["auto", "sync", "async", "vector_entry_point"] = "auto",
+        kwargs: dict[str, Any] | None = None,
+        max_episode_steps: int | None = None,
+        reward_threshold: float | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        spec = find_spec(id)
+        limit = max_episode_steps or spec.max_episode_steps
+        if limit is None:
+            raise ConfigError(
+                f"env.id={id} has no time limit, so an episode may never end: set env.max_episode_steps=1000, say."
+            )
+        self.name = spec.id
+        self.max_episode_steps = limit
+        self.reward_threshold = spec.reward_threshold if reward_threshold is None else reward_threshold
+        self.num_envs = num_envs
+        self._device = torch.device(device)
+        mode = None if vectorization == "auto" else vectorization
+        try:
+            # The time limit goes in as a keyword: `make` and the vector entry points both read it there
+            vector = gym.make_vec(spec, num_envs, mode, max_episode_steps=limit, **(kwargs or {}))
+        except gym.error.DependencyNotInstalled as error:
+            raise ConfigError(missing_package(id, error)) from error
+        except (gym.error.Error, TypeError, ValueError) as error:
+            raise ConfigError(f"env.id={id} cannot be made with vectorization={vectorization}: {error}") from error
+        if not isinstance(vector.single_observation_space, gym.spaces.Box):
+            try:
+                vector = FlattenObservation(vector)  # one-hot for Discrete, concatenation for Dict and Tuple
+            except (NotImplementedError, ValueError, TypeError) as error:
+                raise ConfigError(
+                    f"env.id={id} has observations {vector.single_observation_space}, which cannot be flattened into "
+                    "one vector: wrap the environment and register it under an id of its own."
+                ) from error
+        self._vector = vector
+        self.observation_space = vector.single_observation_space
+        self.action_space = vector.single_action_space
+        self._seeds: list[int] = []
+        self._steps = 0
+        # a whole-batch implementation draws all start states from one generator and takes one seed
+        self.is_batch_implementation = not isinstance(
+            vector.unwrapped, gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv
+        )
+
+    def reset(self, seed: int) -> Tensor:
+        self._seeds = [seed] if self.is_batch_implementation else split_seed(seed, self.num_envs)
+        self._steps = 0
+        observations, _ = self._vector.reset(seed=seed if self.is_batch_implementation else self._seeds)
+        self._ended = np.zeros(self.num_envs, dtype=bool)
+        self._check("observation", observations)
+        return self._to_tensor(observations)
+
+    def step(self, actions: Tensor) -> Step:
+        # Gymnasium's own dtypes: int64 for Discrete, float32 for most boxes
+        numpy_actions = actions.detach().cpu().numpy().astype(self.action_space.dtype, copy=False)
+        expected = (self.num_envs, *(self.action_space.shape or ()))
+        if numpy_actions.shape != expected:
+            # several environments broadcast a wrong shape without a word
+            raise ScorepathError(f"{self.name} takes actions of shape {expected}, but got {numpy_actions.shape}.")
+        observations, rewards, terminated, truncated, _ = self._vector.step(numpy_actions)
+        self._steps += 1
+        self._check("observation", observations, numpy_actions)
+        self._check("reward", rewards, numpy_actions)
+        self._ended |= terminated | truncated
+        return Step(
+            self._to_tensor(observations),
+            self._to_tensor(rewards),
+            torch.from_numpy(terminated).to(self._device),
+            torch.from_numpy(truncated).to(self._device),
+        )
+
+    def describe_episode(self, index: int) -> str:
+        if self.is_batch_implementation:
+            return f"episode {index} of the batch reset with seed {self._seeds[0]}"
+        return f"the episode reset with seed {self._seeds[index]}"
+
+    def render(self) -> np.ndarray | None:
+        frames = self._vector.render()
+        return None if frames is None else np.asarray(frames[0])
+
+    def close(self) -> None:
+        self._vector.close()
+
+    def _to_tensor(self, array: np.ndarray) -> Tensor:
+        # a copy, for vector environments may write into one buffer again and again
+        return torch.tensor(array, dtype=torch.float32, device=self._device)
+
+    def _check(self, what: str, values: np.ndarray, actions: np.ndarray | None = None) -> None:
+        """Refuses NaN and infinity in running episodes; the sum is the cheapest test that cannot miss one."""
+        if np.isfinite(np.sum(values, dtype=np.float64)):
+            return
+        bad = ~np.isfinite(values.reshape(self.num_envs, -1)).all(axis=1) & ~self._ended
+        for index in np.flatnonzero(bad)[:1]:
+            action = "" if actions is None else f" after action {actions[index].tolist()}"
+            raise NonFiniteError(
+                f"{self.name} gave a {what} that is not finite ({values[index]}) at step {self._steps}{action} of "
+                f"{self.describe_episode(int(index))}: nothing was learned from this update; mend the environment or "
+                "leave the action's range smaller."
+            )
+
+
+def find_spec(id: str) -> gym.envs.registration.EnvSpec:
+    """The registered spec of a Gymnasium id.
+
+    Raises:
+        ConfigError: for an unknown id, with the nearest one.
+    """
+    try:
+        if ":" in id:
+            return gym.envs.registration._find_spec(id)  # noqa: SLF001 (gym.spec does not import the module part)
+        return gym.spec(id)
+    except (gym.error.Error, ModuleNotFoundError) as error:
+        near = difflib.get_close_matches(id, gym.registry.keys(), n=1, cutoff=0.5)
+        hint = f": did you mean {near[0]}?" if near else ": list them with gymnasium.pprint_registry()."
+        raise ConfigError(f"env.id={id} is not a registered Gymnasium environment{hint}") from error
+
+
+def missing_package(id: str, error: Exception) -> str:
+    """One sentence with the pip command of the extra that an environment lacks."""
+    text = str(error).lower()
+    extra = next((extra for module, extra in _EXTRAS.items() if module in text), None)
+    command = f'pip install "gymnasium[{extra}]"' if extra else str(error)
+    return f"env.id={id} needs a package that is not installed: {command}"

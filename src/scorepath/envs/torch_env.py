@@ -1,0 +1,64 @@
+"""Torch environments: batches of a functional dynamics, on any device, differentiable where the dynamics are."""
+
+import torch
+from gymnasium.utils.seeding import np_random
+from torch import Tensor
+
+from scorepath.envs.base import AbstractEnvironment, Step
+from scorepath.envs.dynamics.base import AbstractDynamics
+
+
+class TorchEnvironment(AbstractEnvironment):
+    """N environments as one tensor of states.
+
+    Args:
+        dynamics: the functions that define the environment.
+        num_envs: N.
+        device: where the states live.
+        dtype: of states, observations and rewards.
+    """
+
+    def __init__(
+        self,
+        dynamics: AbstractDynamics,
+        num_envs: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.dynamics = dynamics
+        self.name = dynamics.name
+        self.num_envs = num_envs
+        self.observation_space = dynamics.observation_space
+        self.action_space = dynamics.action_space
+        self.max_episode_steps = dynamics.max_episode_steps
+        self.reward_threshold = dynamics.reward_threshold
+        self.differentiable = dynamics.differentiable
+        self._device = torch.device(device)
+        self._dtype = dtype
+        self._seed = 0
+
+    def reset(self, seed: int) -> Tensor:
+        self._seed = seed
+        self._steps = 0
+        generator, _ = np_random(seed)  # numpy's, so that start states are those of Gymnasium's original
+        initial = self.dynamics.initial(generator, self.num_envs)
+        self._state = torch.as_tensor(initial, dtype=self._dtype, device=self._device)
+        return self.dynamics.observation(self._state)
+
+    def step(self, actions: Tensor) -> Step:
+        state = self._state
+        self._state = self.dynamics.transition(state, actions)
+        self._steps += 1
+        terminated = self.dynamics.terminal(self._state)
+        return Step(
+            self.dynamics.observation(self._state),
+            self.dynamics.reward(state, actions, self._state),
+            terminated,
+            torch.full_like(terminated, self._steps >= self.max_episode_steps),
+        )
+
+    def detach(self) -> None:
+        self._state = self._state.detach()
+
+    def describe_episode(self, index: int) -> str:
+        return f"episode {index} of the batch reset with seed {self._seed}"

@@ -1,0 +1,93 @@
+"""One evaluation of a saved run, on the original environment."""
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from scorepath.errors import ConfigError
+
+log = logging.getLogger("scorepath")
+
+
+def evaluate(cfg: DictConfig) -> None:
+    """Evaluates a saved run on the original environment, prints JSON and writes `evaluation.json` beside it.
+
+    Raises:
+        ConfigError: if the folder does not hold a run.
+    """
+    run = Path(cfg.run_dir)
+    saved = run / ".hydra" / "config.yaml"
+    if not saved.is_file():
+        raise ConfigError(f"run_dir={run} does not hold a run (no .hydra/config.yaml): choose one under outputs/.")
+    checkpoint_path = run / "checkpoints" / f"{cfg.checkpoint}.ckpt"
+    if not checkpoint_path.is_file():
+        there = [path.stem for path in sorted(checkpoint_path.parent.glob("*.ckpt"))]
+        remedy = f"use checkpoint={' or checkpoint='.join(there)}" if there else "the run ended before it saved one"
+        raise ConfigError(f"checkpoint={cfg.checkpoint} is not in {checkpoint_path.parent}: {remedy}.")
+
+    import torch  # noqa: PLC0415
+
+    from scorepath.build import make_environment, make_evaluation_environment, make_policy  # noqa: PLC0415
+    from scorepath.rollout import evaluate as play  # noqa: PLC0415
+    from scorepath.run.checkpoints import load_checkpoint  # noqa: PLC0415
+    from scorepath.run.recording import record_episode, write_video  # noqa: PLC0415
+    from scorepath.run.summary import mean_ci95, write_json  # noqa: PLC0415
+    from scorepath.seeding import Stream, derive_seed, seed_torch  # noqa: PLC0415
+
+    try:
+        trained = OmegaConf.load(saved)
+        probe = make_environment(trained.env, 1)
+        policy = make_policy(trained, probe, "of the saved run")
+        probe.close()
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{saved} cannot be rebuilt ({str(error).splitlines()[0]}): is it a run's config?") from error
+    checkpoint = load_checkpoint(checkpoint_path)
+    state = {k.removeprefix("policy."): v for k, v in checkpoint["state_dict"].items() if k.startswith("policy.")}
+    try:
+        policy.load_state_dict(state)
+    except RuntimeError as error:
+        raise ConfigError(f"{checkpoint_path} and {saved} do not belong together: {error}") from error
+    policy.eval()
+    env = make_evaluation_environment(trained.env, cfg.episodes)
+    seeds = (derive_seed(cfg.seed, Stream.FINAL_ENVIRONMENT, index=number) for number in range(cfg.episodes))
+    seed_torch(cfg.seed, Stream.FINAL_ACTION)
+    with torch.no_grad():
+        result = play(env, policy, seeds, cfg.episodes, deterministic=cfg.deterministic)
+    mean, interval = mean_ci95(result.returns)
+    report: dict[str, Any] = {
+        "run_dir": str(run),
+        "checkpoint": cfg.checkpoint,
+        "env": env.name,
+        "episodes": len(result.returns),
+        "seed": cfg.seed,
+        "deterministic": cfg.deterministic,
+        "return_mean": mean,
+        "return_std": float(result.returns.std()) if len(result.returns) > 1 else math.nan,
+        "return_ci95": interval,
+        "return_min": float(result.returns.min()),
+        "return_max": float(result.returns.max()),
+        "episode_length_mean": float(result.lengths.float().mean()),
+        "env_steps_trained": checkpoint["scorepath"]["env_steps"],
+    }
+    env.close()
+    if cfg.video:
+        env = make_evaluation_environment(trained.env, 1, render=True)
+        frames, _ = record_episode(
+            env,
+            policy,
+            derive_seed(cfg.seed, Stream.FINAL_ENVIRONMENT),
+            deterministic=cfg.deterministic,
+        )
+        env.close()
+        if frames:
+            report["video"] = str(write_video(frames, 30.0, run / "episode"))
+        else:
+            log.warning("%s cannot be drawn, so there is no video.", env.name)
+    write_json(run / "evaluation.json", report)
+    print(json.dumps(json.loads((run / "evaluation.json").read_text()), indent=2))

@@ -1,0 +1,273 @@
+"""One training run: from a composed config to a complete run directory."""
+
+import logging
+import os
+import signal
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from scorepath.errors import ConfigError
+from scorepath.run.directory import check_writable, holds_run
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
+    from scorepath.module import PolicyGradient
+    from scorepath.rollout import Evaluation
+
+log = logging.getLogger("scorepath")
+
+
+class InterruptedRunError(Exception):
+    """A signal ended the run; carries the shell's exit code for it."""
+
+    def __init__(self, signal_number: int, directory: Path) -> None:
+        name = signal.Signals(signal_number).name
+        super().__init__(f"{name}: stopped after the update in progress; continue with resume={directory}")
+        self.exit_code = 128 + signal_number
+
+
+def train(cfg: DictConfig) -> float | None:
+    """Trains, evaluates and writes the run directory.
+
+    Returns:
+        The summary's value of `objective`, for sweepers.
+
+    Raises:
+        ConfigError: for a config that was refused before the first rollout.
+        InterruptedRunError: after SIGINT or SIGTERM, with everything saved.
+    """
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    is_main_process = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    if is_main_process:
+        check_writable(directory)
+        if holds_run(directory) and cfg.resume is None:
+            raise ConfigError(
+                f"{directory} already holds a run, which is never written over: continue it with resume=auto, or "
+                "choose another folder with hydra.run.dir (in a sweep: sweep=NAME)."
+            )
+        _save_config(cfg, directory)
+    summary: dict[str, Any] = {"status": "failed", "seed": cfg.seed}
+    try:
+        return _train(cfg, directory, summary)
+    except BaseException as error:
+        if not isinstance(error, InterruptedRunError):
+            summary["error"] = str(error) or type(error).__name__
+        raise
+    finally:
+        if is_main_process:
+            from scorepath.run.summary import seconds_since_process_start, versions, write_json  # noqa: PLC0415
+
+            summary["total_seconds"] = round(seconds_since_process_start(), 3)
+            summary["versions"] = versions()
+            write_json(directory / "summary.json", summary)
+
+
+def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float | None:
+    # Imports stand here, not above, so that a refused config costs half a second and not five
+    from scorepath.build import make_module  # noqa: PLC0415
+
+    names = HydraConfig.get().runtime.choices
+    module = make_module(cfg, names)
+
+    from scorepath.run import dashboard  # noqa: PLC0415
+    from scorepath.run.checkpoints import find_checkpoint, load_checkpoint  # noqa: PLC0415
+    from scorepath.run.summary import weights_sha256  # noqa: PLC0415
+
+    checkpoint = find_checkpoint(cfg.resume, directory)
+    if cfg.resume is not None and checkpoint is None:
+        log.info(
+            "resume=%s: nothing to resume in %s, so the run starts from the beginning.",
+            cfg.resume,
+            directory,
+        )
+    trainer, stopping, stop_signal = _make_trainer(cfg, module)
+    if checkpoint is not None:
+        _check_same_run(module, load_checkpoint(checkpoint), checkpoint)
+        for logger in trainer.loggers:
+            if hasattr(logger, "truncate"):
+                logger.truncate(module.env_steps)
+        log.info("Resuming from %s at %s env steps.", checkpoint, f"{module.env_steps:,}")
+    config_yaml = OmegaConf.to_yaml(cfg)
+    dashboard.show_config(trainer.loggers, config_yaml)
+    started = time.perf_counter()
+    steps_before = module.env_steps
+    finished = checkpoint is not None and _is_finished(cfg, checkpoint, module, stopping)
+    if not finished:
+        trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+    seconds = time.perf_counter() - started
+    summary.update(
+        env_steps=module.env_steps,
+        updates=module.update_index,
+        episodes=module.episodes,
+        train_seconds=round(seconds, 3),
+        env_steps_per_second=round((module.env_steps - steps_before) / seconds, 1),
+        solved_at_env_steps=stopping.solved_at_env_steps,
+        weights_sha256=weights_sha256(module.policy),
+    )
+    if stop_signal.received is not None:
+        summary["status"] = "interrupted"
+        module.close()
+        raise InterruptedRunError(stop_signal.received, directory)
+    evaluation = _final_evaluation(cfg, module, summary)
+    solved = stopping.solved_at_env_steps is not None
+    summary["status"] = "solved" if solved else "completed"
+    if trainer.is_global_zero:
+        _finish_dashboard(cfg, trainer, module, names, summary)
+        log.info("%s", _report(summary, directory))
+    module.close()
+    del evaluation
+    value = summary.get(cfg.objective)
+    if value is None and cfg.objective not in summary:
+        raise ConfigError(f"objective={cfg.objective} is not in summary.json: use one of {', '.join(summary)}.")
+    return value
+
+
+def _make_trainer(cfg: DictConfig, module: "PolicyGradient") -> tuple["pl.Trainer", Any, Any]:
+    """The Trainer with our callbacks, and the two callbacks that tell how the run ended."""
+    import lightning.pytorch as pl  # noqa: PLC0415
+
+    from scorepath.build import construct, make_evaluation_environment  # noqa: PLC0415
+    from scorepath.callbacks import NEVER, Stopping  # noqa: PLC0415
+    from scorepath.run.checkpoints import AtomicCheckpointIO  # noqa: PLC0415
+    from scorepath.run.signals import GracefulStop  # noqa: PLC0415
+
+    judge = make_evaluation_environment(cfg.env, 1)
+    stopping = Stopping(cfg.max_env_steps, judge.reward_threshold, cfg.stop_when_solved)
+    judge.close()
+    stop_signal = GracefulStop()
+    # Stopping and the signals come first: a checkpoint saved in the same hook must hold their verdict
+    callbacks = [stopping, stop_signal]
+    callbacks += [construct(node, f"callbacks.{name}") for name, node in (cfg.callbacks or {}).items() if node]
+    loggers = [construct(node, f"logger.{name}") for name, node in (cfg.logger or {}).items() if node]
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Lightning 2.6 against torch 2.13: its own matter, and nothing that a user could mend
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)", category=FutureWarning)
+    trainer: pl.Trainer = construct(
+        cfg.trainer,
+        "trainer",
+        callbacks=callbacks,
+        logger=loggers,
+        plugins=[AtomicCheckpointIO()],
+        max_epochs=-1,
+        check_val_every_n_epoch=None,
+        val_check_interval=NEVER,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+    return trainer, stopping, stop_signal
+
+
+def _check_same_run(module: "PolicyGradient", checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Loads the counters, and refuses a checkpoint of other networks before anything is touched."""
+    own = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    saved = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
+    if own != saved:
+        differing = sorted(set(own.items()) ^ set(saved.items()))
+        raise ConfigError(
+            f"{path} does not fit this config; they differ in {differing[0][0]} {differing[0][1]}"
+            f"{f' and {len(differing) - 1} more' if len(differing) > 1 else ''}: resume with the config it was trained "
+            "with (same env, dist, policy and baseline)."
+        )
+    if checkpoint["scorepath"]["seed"] != module.seed:
+        raise ConfigError(f"{path} was trained with seed={checkpoint['scorepath']['seed']}: resume with that seed.")
+    module.on_load_checkpoint(dict(checkpoint))
+
+
+def _is_finished(cfg: DictConfig, checkpoint: Path, module: "PolicyGradient", stopping: Any) -> bool:
+    """Whether the checkpoint is a run's end; if so its weights are loaded, for there is nothing left to fit."""
+    from scorepath.run.checkpoints import load_checkpoint  # noqa: PLC0415
+
+    content = load_checkpoint(checkpoint)
+    stopping.load_state_dict(content["callbacks"][stopping.state_key])
+    solved = cfg.stop_when_solved and stopping.solved_at_env_steps is not None
+    if module.env_steps < cfg.max_env_steps and not solved:
+        return False
+    module.load_state_dict(content["state_dict"])
+    return True
+
+
+def _final_evaluation(cfg: DictConfig, module: "PolicyGradient", summary: dict[str, Any]) -> "Evaluation":
+    """Episodes that no stopping rule has seen: the figure that may be reported."""
+    import torch  # noqa: PLC0415
+
+    from scorepath.run.summary import mean_ci95  # noqa: PLC0415
+    from scorepath.seeding import Stream  # noqa: PLC0415
+
+    with torch.no_grad():
+        module.eval()
+        evaluation = module.evaluate(Stream.FINAL_ENVIRONMENT, Stream.FINAL_ACTION, cfg.eval.episodes)
+    mean, interval = mean_ci95(evaluation.returns)
+    summary.update(eval_return_mean=mean, eval_return_ci95=interval, eval_episodes=len(evaluation.returns))
+    return evaluation
+
+
+def _finish_dashboard(
+    cfg: DictConfig,
+    trainer: "pl.Trainer",
+    module: "PolicyGradient",
+    names: Mapping[str, str],
+    summary: dict[str, Any],
+) -> None:
+    from scorepath.run import dashboard  # noqa: PLC0415
+
+    if cfg.record_episode:
+        _record(cfg, trainer, module)
+    groups = ("env", "dist", "estimator", "baseline", "policy", "optimizer", "lr_schedule")
+    hparams: dict[str, Any] = {group: str(names.get(group)) for group in groups}
+    hparams |= {key: cfg[key] for key in ("seed", "gamma", "episodes_per_update")} | {"lr": cfg.optimizer.lr}
+    metrics = {
+        "eval/return_mean_final": summary["eval_return_mean"],
+        "env_steps": summary["env_steps"],
+    }
+    dashboard.show_hparams(trainer.loggers, hparams, metrics)
+    for logger in trainer.loggers:
+        logger.finalize("success")
+
+
+def _record(cfg: DictConfig, trainer: "pl.Trainer", module: "PolicyGradient") -> None:
+    from scorepath.build import make_evaluation_environment  # noqa: PLC0415
+    from scorepath.run import dashboard  # noqa: PLC0415
+    from scorepath.run.recording import encode_gif, record_episode  # noqa: PLC0415
+    from scorepath.seeding import Stream, derive_seed, seed_torch  # noqa: PLC0415
+
+    if not trainer.loggers:
+        return
+    try:
+        env = make_evaluation_environment(cfg.env, 1, render=True)
+        seed_torch(cfg.seed, Stream.FINAL_ACTION, index=module.update_index)
+        frames, _ = record_episode(env, module.policy.cpu(), derive_seed(cfg.seed, Stream.FINAL_ENVIRONMENT, index=1))
+        env.close()
+    except Exception as error:  # a machine without OpenGL or pygame must not lose the run for a picture
+        log.warning("No picture of an episode: %s", str(error).split("\n", 1)[0])
+        return
+    if frames:
+        dashboard.show_gif(trainer.loggers, *encode_gif(frames, fps=30.0), module.env_steps)
+
+
+def _report(summary: Mapping[str, Any], directory: Path) -> str:
+    interval = summary["eval_return_ci95"]
+    spread = f" (95 % interval {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+    return (
+        f"{summary['status']} after {summary['env_steps']:,} env steps in {summary['train_seconds']:.2f} s: mean "
+        f"return {summary['eval_return_mean']:.2f}{spread} over {summary['eval_episodes']} fresh episodes. {directory}"
+    )
+
+
+def _save_config(cfg: DictConfig, directory: Path) -> None:
+    """Hydra's own three files; Hydra would write them before a folder that holds a run can be refused."""
+    hydra_cfg = HydraConfig.get()
+    target = directory / ".hydra"
+    target.mkdir(exist_ok=True)
+    OmegaConf.save(cfg, target / "config.yaml")
+    OmegaConf.save(OmegaConf.create({"hydra": hydra_cfg}), target / "hydra.yaml")
+    OmegaConf.save(hydra_cfg.overrides.task, target / "overrides.yaml")

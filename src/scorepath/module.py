@@ -1,0 +1,236 @@
+"""The LightningModule: one training step is one update, a batch of whole episodes and the steps learned from it."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from scorepath.baselines import AbstractBaseline, MakeOptimizer
+from scorepath.envs import AbstractEnvironment
+from scorepath.errors import NonFiniteError
+from scorepath.estimators import AbstractEstimator
+from scorepath.policy import Policy
+from scorepath.rollout import Evaluation, evaluate, rollout_windows
+from scorepath.seeding import Stream, derive_seed, seed_torch
+from scorepath.types import Episodes
+
+CHECKPOINT_FORMAT = 1
+
+
+class UpdateIndices(Iterable[int]):
+    """An endless train dataloader: an update needs no data but its index, and `PolicyGradient` counts that itself."""
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count()
+
+
+class PolicyGradient(pl.LightningModule):
+    """Trains a policy by stochastic gradients of its expected return.
+
+    Optimization is manual, for an update may take several optimizer steps (one a pathwise window, several of a value
+    network). Everything random in update k derives from (seed, rank, k), so that neither logging nor evaluation nor a
+    stop in between changes what follows.
+
+    Args:
+        make_env, make_eval_env: device -> environment; episodes per update and per evaluation round are their N.
+        policy, estimator, baseline: the three slots of a policy gradient.
+        make_optimizer: the policy's parameters -> optimizer.
+        lr_schedule: progress in [0, 1] of the env-step budget -> factor on the learning rate.
+        max_env_steps: the budget that progress is counted by; stopping is left to a callback.
+        gamma: discount in [0, 1].
+        max_grad_norm: clips the norm of the policy's gradient; None does not.
+        seed: of every stream.
+        eval_episodes: per evaluation.
+        eval_deterministic: evaluate the head's deterministic action instead of sampling.
+    """
+
+    def __init__(
+        self,
+        *,
+        make_env: Callable[[torch.device], AbstractEnvironment],
+        make_eval_env: Callable[[torch.device], AbstractEnvironment],
+        policy: Policy,
+        estimator: AbstractEstimator,
+        baseline: AbstractBaseline,
+        make_optimizer: MakeOptimizer,
+        lr_schedule: Callable[[float], float],
+        max_env_steps: int,
+        gamma: float,
+        max_grad_norm: float | None,
+        seed: int,
+        eval_episodes: int,
+        eval_deterministic: bool,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.policy = policy
+        self.baseline = baseline
+        self.estimator = estimator
+        self.max_env_steps = max_env_steps
+        self.gamma = gamma
+        self.max_grad_norm = max_grad_norm
+        self.seed = seed
+        self.eval_episodes = eval_episodes
+        self.eval_deterministic = eval_deterministic
+        self._make_env = make_env
+        self._make_eval_env = make_eval_env
+        self._make_optimizer = make_optimizer
+        self._lr_schedule = lr_schedule
+        self._env: AbstractEnvironment | None = None
+        self._eval_env: AbstractEnvironment | None = None
+        self.update_index = 0  # updates done, k; Lightning's global_step counts optimizer steps instead
+        self.env_steps = 0  # valid steps of all ranks
+        self.episodes = 0
+        self.evaluation: Evaluation | None = None  # the last one
+        self.rollout_return = 0.0  # mean episode return of the last update
+        self.interrupted = False  # a signal asks for the end: no more evaluation
+
+    # ------------------------------------------------------------------ training
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        own = [self._make_optimizer(self.policy.parameters())]
+        of_baseline = self.baseline.make_optimizer()
+        return own if of_baseline is None else [*own, of_baseline]
+
+    def train_dataloader(self) -> UpdateIndices:
+        return UpdateIndices()
+
+    def training_step(self, batch: int, batch_idx: int) -> Tensor:
+        """One update. Returns its surrogate loss (the mean over windows), detached: the steps are already taken."""
+        started = time.perf_counter()
+        if self._env is None:
+            self._env = self._make_env(self.device)
+        self._set_learning_rate()
+        rank, k = self.global_rank, self.update_index
+        seed_torch(self.seed, Stream.ACTION, rank, k)
+        windows = rollout_windows(
+            self._env,
+            self.policy,
+            derive_seed(self.seed, Stream.ENVIRONMENT, rank, k),
+            window=self.estimator.window,
+            graph=self.estimator.needs_graph,
+        )
+        learned = []
+        returns = torch.zeros(self._env.num_envs, device=self.device)
+        lengths = torch.zeros(self._env.num_envs, device=self.device)
+        for episodes in windows:
+            learned.append(self._learn(episodes))
+            returns += episodes.episode_returns
+            lengths += episodes.lengths
+        metrics = {key: torch.stack([metric[key] for metric in learned]).mean() for key in learned[0]}
+        steps = int(self.trainer.strategy.reduce(lengths.sum(), reduce_op="sum"))
+        self.update_index += 1
+        self.env_steps += steps
+        self.episodes += len(returns) * self.trainer.world_size
+        if k % self.trainer.log_every_n_steps == 0:
+            self.log_metrics(
+                {
+                    "rollout/episode_return_mean": returns.mean(),
+                    "rollout/episode_length_mean": lengths.mean(),
+                    **metrics,
+                    "train/learning_rate": self._optimizers()[0].param_groups[0]["lr"],
+                    "time/env_steps_per_second": steps / (time.perf_counter() - started),
+                }
+            )
+        self.rollout_return = float(returns.mean())
+        return metrics["train/surrogate_loss"]
+
+    def _learn(self, episodes: Episodes) -> dict[str, Tensor]:
+        """One optimizer step from one window, then the baseline's fit."""
+        policy_optimizer, baseline_optimizer = (*self._optimizers(), None)[:2]
+        last_values = self.baseline.last_values(episodes)
+        returns = self.estimator.returns(episodes, self.gamma, last_values)
+        advantages = returns - self.baseline(episodes, returns).detach()
+        loss, metrics = self.estimator(self.policy, episodes, advantages)
+        policy_optimizer.zero_grad()
+        self.manual_backward(loss)
+        limit = torch.inf if self.max_grad_norm is None else self.max_grad_norm
+        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
+        if not torch.isfinite(norm):
+            raise NonFiniteError(
+                f"The gradient of update {self.update_index} is not finite (surrogate loss {float(loss)}): the "
+                "optimizer step was not taken; a lower optimizer.lr or max_grad_norm may help."
+            )
+        policy_optimizer.step()
+        fitted = self.baseline.fit(episodes, returns, baseline_optimizer)
+        if self.policy.normalizer is not None:
+            # only now: acting and learning must see the same statistics, or log_prob is that of another policy
+            self.policy.normalizer.update(episodes.observations.detach()[episodes.valid].flatten(1))
+        return {"train/surrogate_loss": loss.detach(), "train/grad_norm": norm, **metrics, **fitted}
+
+    def _optimizers(self) -> list[Any]:
+        optimizers = self.optimizers()
+        return optimizers if isinstance(optimizers, list) else [optimizers]
+
+    def _set_learning_rate(self) -> None:
+        """The schedule is a function of env steps alone, so that it has no state to lose."""
+        progress = min(1.0, self.env_steps / self.max_env_steps)
+        for group in self._optimizers()[0].param_groups:
+            group.setdefault("initial_lr", group["lr"])
+            group["lr"] = group["initial_lr"] * self._lr_schedule(progress)
+
+    # ------------------------------------------------------------------ evaluation
+
+    def val_dataloader(self) -> range:
+        return range(1)
+
+    def validation_step(self, batch: int, batch_idx: int) -> None:
+        """Evaluates on episodes of their own seeds; Lightning calls it when an evaluation is due."""
+        if self.interrupted:
+            return
+        self.evaluation = self.evaluate(Stream.EVALUATION_ENVIRONMENT, Stream.EVALUATION_ACTION, self.eval_episodes)
+        returns = self.evaluation.returns
+        self.log_metrics(
+            {
+                "eval/return_mean": returns.mean(),
+                "eval/return_std": returns.std(),
+                "eval/episode_length_mean": self.evaluation.lengths.float().mean(),
+            }
+        )
+        self.log("eval/return_mean", returns.mean(), logger=False, sync_dist=True, batch_size=1)
+
+    def evaluate(self, env_stream: Stream, action_stream: Stream, episodes: int) -> Evaluation:
+        """Fresh episodes on the evaluation environment, with the policy as it is."""
+        if self._eval_env is None:
+            self._eval_env = self._make_eval_env(self.device)
+        rank, k = self.global_rank, self.update_index
+        seed_torch(self.seed, action_stream, rank, k)
+        rounds = itertools.count()
+        root = derive_seed(self.seed, env_stream, rank, k)
+        seeds = (derive_seed(root, env_stream, rank, number) for number in rounds)
+        return evaluate(self._eval_env, self.policy, seeds, episodes, deterministic=self.eval_deterministic)
+
+    # ------------------------------------------------------------------ bookkeeping
+
+    def log_metrics(self, metrics: dict[str, Any]) -> None:
+        """Writes one row to every logger on the env-steps axis; `self.log` costs 20 times as much a key."""
+        if self.trainer.is_global_zero:
+            plain = {key: float(value) for key, value in metrics.items()}
+            for logger in self.loggers:
+                logger.log_metrics(plain, step=self.env_steps)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["scorepath"] = {
+            "format": CHECKPOINT_FORMAT,
+            "seed": self.seed,
+            "update_index": self.update_index,
+            "env_steps": self.env_steps,
+            "episodes": self.episodes,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        counters = checkpoint["scorepath"]
+        self.update_index = counters["update_index"]
+        self.env_steps = counters["env_steps"]
+        self.episodes = counters["episodes"]
+
+    def close(self) -> None:
+        """Closes the environments."""
+        for env in (self._env, self._eval_env):
+            if env is not None:
+                env.close()
+        self._env = self._eval_env = None

@@ -1,0 +1,131 @@
+"""The policy: a torso that turns observations into features, and a head that turns these into a distribution."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from scorepath.distributions.base import AbstractHead
+
+_ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "gelu": nn.GELU, "silu": nn.SiLU}
+
+
+class ObservationNormalizer(nn.Module):
+    """(o - mean) / std of all observations so far, clipped to ±10 (Welford's update, batch form, Chan et al. 1983).
+
+    The statistics are buffers: they travel in checkpoints and change only between updates.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("squares", torch.zeros(size, dtype=torch.float64))
+
+    @torch.no_grad()
+    def update(self, observations: Tensor) -> None:
+        """Takes in observations (B, O)."""
+        new = observations.double()
+        number = len(new)
+        mean = new.mean(dim=0)
+        total = self.count + number
+        delta = mean - self.mean
+        self.squares += (new - mean).square().sum(dim=0) + delta.square() * self.count * number / total
+        self.mean += delta * number / total
+        self.count.copy_(total)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """(*B, O) -> (*B, O)."""
+        std = (self.squares / self.count.clamp(min=1.0)).sqrt().where(self.count > 0, torch.ones_like(self.mean))
+        scaled = (observations - self.mean.to(observations)) / std.clamp(min=1e-4).to(observations)
+        return scaled.clamp(-10.0, 10.0)
+
+
+class MLP(nn.Module):
+    """Hidden layers with one activation; none of them makes it the identity, for linear policies.
+
+    Args:
+        in_features: O.
+        hidden_sizes: widths of the hidden layers.
+        activation: tanh, relu, elu, gelu or silu.
+
+    Raises:
+        ValueError: for another activation or a width below 1.
+    """
+
+    def __init__(self, in_features: int, hidden_sizes: Sequence[int], activation: str = "tanh") -> None:
+        super().__init__()
+        if activation not in _ACTIVATIONS:
+            raise ValueError(f"activation={activation} is unknown: use one of {', '.join(_ACTIVATIONS)}.")
+        if any(size < 1 for size in hidden_sizes):
+            raise ValueError(f"hidden_sizes={list(hidden_sizes)} must all be at least 1.")
+        layers: list[nn.Module] = []
+        self.out_features = in_features
+        for size in hidden_sizes:
+            layers += [nn.Linear(self.out_features, size), _ACTIVATIONS[activation]()]
+            self.out_features = size
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(*B, O) -> (*B, F)."""
+        return self.layers(inputs)
+
+
+class Policy(nn.Module):
+    """π(a | o): observations (*B, *O) -> a distribution over actions with `batch_shape == B`.
+
+    Args:
+        torso: (*B, O) -> (*B, F).
+        head: (*B, F) -> Distribution.
+        observation_dims: dims of *O, flattened before the torso.
+        normalizer: of the flattened observations, or None.
+    """
+
+    def __init__(
+        self,
+        torso: nn.Module,
+        head: AbstractHead,
+        observation_dims: int = 1,
+        normalizer: ObservationNormalizer | None = None,
+    ) -> None:
+        super().__init__()
+        self.normalizer = normalizer
+        self.torso = torso
+        self.head = head
+        self._observation_dims = observation_dims
+
+    def features(self, observations: Tensor) -> Tensor:
+        """(*B, *O) -> (*B, F)."""
+        if self._observation_dims == 0:
+            inputs = observations.unsqueeze(-1)
+        else:
+            inputs = observations.flatten(-self._observation_dims)
+        if self.normalizer is not None:
+            inputs = self.normalizer(inputs)
+        return self.torso(inputs)
+
+    def forward(self, observations: Tensor) -> Distribution:
+        return self.head(self.features(observations))
+
+
+def initialize(policy: Policy, init: Literal["torch", "orthogonal"], output_scale: float = 1.0) -> None:
+    """Sets the weights of a policy in place.
+
+    Args:
+        policy: its torso and head.
+        init: of the torso: `torch` keeps torch's default; `orthogonal` draws weights of gain √2 and zero biases.
+        output_scale: factor on the head's Linear layers; small ones start the policy near-uniform.
+    """
+    with torch.no_grad():
+        if init == "orthogonal":
+            for layer in policy.torso.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.orthogonal_(layer.weight, math.sqrt(2.0))
+                    nn.init.zeros_(layer.bias)
+        for layer in policy.head.modules():
+            if isinstance(layer, nn.Linear):
+                for parameter in layer.parameters():
+                    parameter.mul_(output_scale)

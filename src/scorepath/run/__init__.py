@@ -1,0 +1,1 @@
+"""The run directory and what is in it: checkpoints, metrics, summary, recordings; signals; sweeps."""

@@ -1,0 +1,77 @@
+"""metrics.csv: one row per logged update or evaluation, on the env-steps axis."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+
+
+class CSVLogger(Logger):
+    """Appends rows to one file, and widens its header when a metric appears for the first time.
+
+    Lightning's own CSVLogger deletes the rows of a run that is resumed.
+
+    Args:
+        path: of the file; an existing one is continued.
+        flush_every: rows kept in memory between writes.
+    """
+
+    def __init__(self, path: Path | str, flush_every: int = 50) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self.flush_every = flush_every
+        self._pending: list[dict[str, Any]] = []
+        self._columns: list[str] | None = None
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The config is saved beside the file."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self._pending.append({"env_steps": step, **metrics})
+        if len(self._pending) >= self.flush_every:
+            self.save()
+
+    def truncate(self, env_steps: int) -> None:
+        """Drops the rows beyond a checkpoint, which the resumed run writes again."""
+        rows = [row for row in read_metrics(self.path) if int(row["env_steps"]) <= env_steps]
+        self._rewrite(rows, list(rows[0]) if rows else ["env_steps"])
+
+    def save(self) -> None:
+        if not self._pending:
+            return
+        if self._columns is None:
+            rows = read_metrics(self.path)
+            self._columns = list(rows[0]) if rows else []
+        new = [key for row in self._pending for key in row if key not in self._columns]
+        if new:
+            self._rewrite(read_metrics(self.path), [*self._columns, *dict.fromkeys(new)])
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns).writerows(self._pending)
+        self._pending.clear()
+
+    def finalize(self, status: str) -> None:
+        self.save()
+
+    def _rewrite(self, rows: list[dict[str, str]], columns: list[str]) -> None:
+        self._columns = columns
+        with self.path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The rows of a metrics.csv as strings, empty where a row lacks the metric; [] if there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

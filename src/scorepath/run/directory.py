@@ -1,0 +1,69 @@
+"""The run directory: one run, one folder, never written over."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from scorepath.errors import ConfigError
+
+_NEEDED_BYTES = 20_000_000
+
+
+def claim(base: str) -> str:
+    """Makes and returns the folder `base`, or `base_2`, `base_3`, ... if others have it: mkdir is exclusive.
+
+    Args:
+        base: a path named after the second, outputs/DATE/TIME.
+
+    Raises:
+        ConfigError: if the parent cannot be made or written to.
+    """
+    path = Path(base)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 10_000):
+            candidate = path if number == 1 else path.with_name(f"{path.name}_{number}")
+            try:
+                candidate.mkdir()
+                return str(candidate)
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise ConfigError(unwritable(path.parent, error)) from error
+    raise ConfigError(f"No free folder name is left beside {path}.")
+
+
+def holds_run(directory: Path) -> bool:
+    """Whether the folder has a run's results in it."""
+    return (directory / "summary.json").exists() or any((directory / "checkpoints").glob("*.ckpt"))
+
+
+def check_writable(directory: Path) -> None:
+    """Refuses a folder that cannot take a run's files, by writing to it, before anything is computed.
+
+    Raises:
+        ConfigError: if it cannot be written to, or the disk is nearly full.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=directory) as file:
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+        free = shutil.disk_usage(directory).free
+    except OSError as error:
+        raise ConfigError(unwritable(directory, error)) from error
+    if free < _NEEDED_BYTES:
+        raise ConfigError(
+            f"The disk of {directory} has {free:,} bytes free and a run needs about {_NEEDED_BYTES:,}: free some, or "
+            "set hydra.run.dir to a folder on another disk."
+        )
+
+
+def unwritable(directory: Path, error: OSError) -> str:
+    """One sentence about a folder that cannot be written to."""
+    return (
+        f"The output folder {directory} cannot be written to ({error.strerror or error}): set hydra.run.dir (or "
+        "hydra.sweep.dir) to a folder that can."
+    )
