@@ -61,7 +61,7 @@ def make_evaluation_environment(
     kwargs: dict[str, Any] = {}
     id, limit, threshold = original, None, None
     if isinstance(probe, GymnasiumEnvironment):
-        kwargs = OmegaConf.to_container(node.kwargs, resolve=True) or {}
+        kwargs = dict(node.kwargs or {})
         id, limit, threshold = node.id, node.max_episode_steps, node.reward_threshold
     probe.close()
     if id is None:
@@ -93,7 +93,7 @@ def make_policy(cfg: DictConfig, env: AbstractEnvironment, dist_name: str) -> Po
     head_class = get_class(cfg.dist._target_)
     check_head(dist_name, head_class, env, dist_options())
     seed_torch(cfg.seed, Stream.INITIALISATION)
-    shape = env.observation_space.shape
+    shape = env.observation_space.shape or ()
     size = torch.Size(shape).numel()
     torso = construct(cfg.policy.torso, "policy", in_features=size)
     head = construct(cfg.dist, f"dist={dist_name}", action_space=env.action_space, in_features=torso.out_features)
@@ -106,7 +106,8 @@ def make_policy(cfg: DictConfig, env: AbstractEnvironment, dist_name: str) -> Po
 def make_baseline(cfg: DictConfig, env: AbstractEnvironment, policy: Policy) -> AbstractBaseline:
     """The baseline; one that is a network gets the observation's shape and the policy's normaliser."""
     arguments: dict[str, Any] = {}
-    if get_class(cfg.baseline._target_).predicts_values:
+    baseline_class: type[AbstractBaseline] = get_class(cfg.baseline._target_)
+    if baseline_class.predicts_values:
         arguments = {
             "observation_shape": env.observation_space.shape,
             "normalizer": policy.normalizer,
@@ -124,8 +125,6 @@ def make_module(cfg: DictConfig, names: Mapping[str, str]) -> Any:
     Raises:
         ConfigError: for a combination that cannot work.
     """
-    from scorepath.module import PolicyGradient  # noqa: PLC0415 (Lightning is slow to import, and refusals are not)
-
     probe = make_environment(cfg.env, 1)
     policy = make_policy(cfg, probe, names["dist"])
     estimator: AbstractEstimator = construct(cfg.estimator, "estimator")
@@ -134,6 +133,9 @@ def make_module(cfg: DictConfig, names: Mapping[str, str]) -> Any:
     make_optimizer = construct(cfg.optimizer, "optimizer")
     _try_optimizer(make_optimizer, policy)
     probe.close()
+
+    from scorepath.module import PolicyGradient  # noqa: PLC0415 (Lightning takes seconds to import; refusals do not)
+
     return PolicyGradient(
         make_env=lambda device: make_environment(cfg.env, cfg.episodes_per_update, device),
         make_eval_env=lambda device: make_evaluation_environment(cfg.env, cfg.eval.episodes, device),
@@ -145,6 +147,7 @@ def make_module(cfg: DictConfig, names: Mapping[str, str]) -> Any:
         max_env_steps=cfg.max_env_steps,
         gamma=cfg.gamma,
         max_grad_norm=cfg.max_grad_norm,
+        log_every_n_updates=cfg.trainer.log_every_n_steps,
         seed=cfg.seed,
         eval_episodes=cfg.eval.episodes,
         eval_deterministic=cfg.eval.deterministic,

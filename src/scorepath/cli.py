@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from scorepath.config import check_config, leaves, nearest
-from scorepath.errors import ConfigError, ScorepathError
-from scorepath.run.directory import claim
+from scorepath.errors import ConfigError, InterruptedRunError, ScorepathError
+from scorepath.run.directory import claim, holds_run, unwritable, write_json
 from scorepath.run.sweep import format_sweep, read_sweep
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -34,26 +36,53 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
     show_traceback = os.environ.get(_FULL_ERROR, "0") not in ("", "0")
     os.environ[_FULL_ERROR] = "1"  # so that Hydra hands its errors to us instead of printing them
 
+    failed: list[Exception] = []
+
     def task(cfg: DictConfig) -> Any:
-        _check_values(cfg, config_name)
-        return job(cfg)
+        try:
+            _check_values(cfg, config_name)
+            return job(cfg)
+        except Exception as error:
+            if HydraConfig.get().mode != RunMode.MULTIRUN:
+                failed.append(error)  # raised below: Hydra would print a line of its own before ours
+            elif isinstance(error, InterruptedRunError):
+                _end(str(error), error.exit_code)
+            else:
+                # One failing job does not end a sweep; the table at its end, and its exit code, tell
+                _write_failure(error)
+                print(_describe(error, show_traceback), file=sys.stderr)
+            return None
 
     conf = Path(__file__).resolve().parents[2] / "conf"
     try:
         hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(task)()
+        if failed:
+            raise failed[0]
     except KeyboardInterrupt:
         _end("interrupted", 130)
     except Exception as error:
         if show_traceback:
             raise
-        exit_code = getattr(error, "exit_code", None)
-        if exit_code is not None:
-            _end(str(error), exit_code)
+        if isinstance(error, ScorepathError):
+            _end(str(error), error.exit_code)
         if isinstance(error, HydraException | OmegaConfBaseException):
             _end(explain(error, config_name, sys.argv[1:]), ConfigError.exit_code)
         if isinstance(error, OSError):
-            _end(f"{error}", ScorepathError.exit_code)
+            _end(unwritable(Path(error.filename or "."), error), ConfigError.exit_code)
         raise
+
+
+def _describe(error: Exception, show_traceback: bool) -> str:
+    if isinstance(error, ScorepathError) and not show_traceback:
+        return f"scorepath: {error}"
+    return "".join(traceback.format_exception(error))
+
+
+def _write_failure(error: Exception) -> None:
+    """A summary for a job that was refused before it wrote its own; nothing that is there is written over."""
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    if not holds_run(directory):
+        write_json(directory / "summary.json", {"status": "failed", "error": str(error)})
 
 
 def _end(sentence: str, exit_code: int) -> None:
@@ -70,8 +99,8 @@ def _check_values(cfg: DictConfig, config_name: str) -> None:
         raise ConfigError(f"{error.full_key} has no value: give {error.full_key}=... on the command line.") from error
     overrides = HydraConfig.get().overrides
     choices = [text for text in [*overrides.hydra, *overrides.task] if _is_group(text)]
-    defaults = hydra.compose(config_name, overrides=choices)
-    check_config(plain, OmegaConf.to_container(defaults, resolve=True))
+    defaults: Any = OmegaConf.to_container(hydra.compose(config_name, overrides=choices), resolve=True)
+    check_config(plain, defaults)
 
 
 def _is_group(override: str) -> bool:

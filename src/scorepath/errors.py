@@ -1,5 +1,8 @@
 """The errors that a user can mend: each is one sentence that says what, why, and the remedy."""
 
+import signal
+from pathlib import Path
+
 
 class ScorepathError(Exception):
     """Base class: the command line prints its message without a traceback and exits with `exit_code`."""
@@ -11,6 +14,15 @@ class ConfigError(ScorepathError):
     """A value, combination or file was refused before any work was done."""
 
     exit_code = 2
+
+
+class InterruptedRunError(ScorepathError):
+    """A signal ended the run; `exit_code` is the shell's for it."""
+
+    def __init__(self, signal_number: int, directory: Path) -> None:
+        name = signal.Signals(signal_number).name
+        super().__init__(f"{name}: stopped after the update in progress; continue with resume={directory}")
+        self.exit_code = 128 + signal_number
 
 
 class NonFiniteError(ScorepathError):

@@ -43,6 +43,7 @@ class PolicyGradient(pl.LightningModule):
         max_env_steps: the budget that progress is counted by; stopping is left to a callback.
         gamma: discount in [0, 1].
         max_grad_norm: clips the norm of the policy's gradient; None does not.
+        log_every_n_updates: updates between two rows of metrics.
         seed: of every stream.
         eval_episodes: per evaluation.
         eval_deterministic: evaluate the head's deterministic action instead of sampling.
@@ -61,6 +62,7 @@ class PolicyGradient(pl.LightningModule):
         max_env_steps: int,
         gamma: float,
         max_grad_norm: float | None,
+        log_every_n_updates: int,
         seed: int,
         eval_episodes: int,
         eval_deterministic: bool,
@@ -73,6 +75,7 @@ class PolicyGradient(pl.LightningModule):
         self.max_env_steps = max_env_steps
         self.gamma = gamma
         self.max_grad_norm = max_grad_norm
+        self.log_every_n_updates = log_every_n_updates
         self.seed = seed
         self.eval_episodes = eval_episodes
         self.eval_deterministic = eval_deterministic
@@ -126,7 +129,7 @@ class PolicyGradient(pl.LightningModule):
         self.update_index += 1
         self.env_steps += steps
         self.episodes += len(returns) * self.trainer.world_size
-        if k % self.trainer.log_every_n_steps == 0:
+        if k % self.log_every_n_updates == 0:
             self.log_metrics(
                 {
                     "rollout/episode_return_mean": returns.mean(),

@@ -19,6 +19,10 @@ class ObservationNormalizer(nn.Module):
     The statistics are buffers: they travel in checkpoints and change only between updates.
     """
 
+    count: Tensor
+    mean: Tensor
+    squares: Tensor
+
     def __init__(self, size: int) -> None:
         super().__init__()
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))

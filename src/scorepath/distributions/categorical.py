@@ -19,6 +19,8 @@ class Categorical(AbstractHead):
 
     needs = "a Discrete or MultiDiscrete action space"
     has_rsample = False
+    _missing: Tensor | None
+    _start: Tensor
 
     def __init__(self, action_space: gym.Space, in_features: int, validate_args: bool = False) -> None:
         super().__init__(action_space, in_features, validate_args)
@@ -28,7 +30,7 @@ class Categorical(AbstractHead):
         self.logits = nn.Linear(in_features, choices.size * largest)
         missing = torch.arange(largest) >= torch.as_tensor(choices).unsqueeze(-1)
         self.register_buffer("_missing", missing if bool(missing.any()) else None, persistent=False)
-        self.register_buffer("_start", torch.as_tensor(action_space.start), persistent=False)
+        self.register_buffer("_start", torch.as_tensor(getattr(action_space, "start", 0)), persistent=False)
         self._event = (*self._shape, largest)
 
     @classmethod
@@ -47,4 +49,5 @@ class Categorical(AbstractHead):
 
     def deterministic(self, dist: Distribution) -> Tensor:
         choice = dist.base_dist if isinstance(dist, Independent) else dist
+        assert isinstance(choice, TorchCategorical)
         return choice.logits.argmax(dim=-1)

@@ -31,6 +31,10 @@ class Normal(AbstractHead):
 
     needs = "a Box action space"
     has_rsample = True
+    _low: Tensor
+    _high: Tensor
+    _middle: Tensor
+    _half_range: Tensor
 
     def __init__(
         self,

@@ -73,7 +73,7 @@ class GymnasiumEnvironment(AbstractEnvironment):
                     f"env.id={id} has observations {vector.single_observation_space}, which cannot be flattened into "
                     "one vector: wrap the environment and register it under an id of its own."
                 ) from error
-        self._vector = vector
+        self._vector: gym.vector.VectorEnv = vector
         self.observation_space = vector.single_observation_space
         self.action_space = vector.single_action_space
         self._seeds: list[int] = []
@@ -86,7 +86,8 @@ class GymnasiumEnvironment(AbstractEnvironment):
     def reset(self, seed: int) -> Tensor:
         self._seeds = [seed] if self.is_batch_implementation else split_seed(seed, self.num_envs)
         self._steps = 0
-        observations, _ = self._vector.reset(seed=seed if self.is_batch_implementation else self._seeds)
+        seeds: Any = seed if self.is_batch_implementation else self._seeds  # Gymnasium types the list away
+        observations, _ = self._vector.reset(seed=seeds)
         self._ended = np.zeros(self.num_envs, dtype=bool)
         self._check("observation", observations)
         return self._to_tensor(observations)

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from scorepath.errors import ConfigError
+from scorepath.run.directory import write_json
 
 log = logging.getLogger("scorepath")
 
@@ -35,11 +36,11 @@ def evaluate(cfg: DictConfig) -> None:
     from scorepath.rollout import evaluate as play  # noqa: PLC0415
     from scorepath.run.checkpoints import load_checkpoint  # noqa: PLC0415
     from scorepath.run.recording import record_episode, write_video  # noqa: PLC0415
-    from scorepath.run.summary import mean_ci95, write_json  # noqa: PLC0415
+    from scorepath.run.summary import mean_ci95  # noqa: PLC0415
     from scorepath.seeding import Stream, derive_seed, seed_torch  # noqa: PLC0415
 
     try:
-        trained = OmegaConf.load(saved)
+        trained: Any = OmegaConf.load(saved)
         probe = make_environment(trained.env, 1)
         policy = make_policy(trained, probe, "of the saved run")
         probe.close()

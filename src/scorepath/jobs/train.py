@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import time
 import warnings
 from collections.abc import Mapping
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from scorepath.errors import ConfigError
-from scorepath.run.directory import check_writable, holds_run
+from scorepath.errors import ConfigError, InterruptedRunError
+from scorepath.run.directory import check_writable, holds_run, write_json
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -22,15 +21,6 @@ if TYPE_CHECKING:
     from scorepath.rollout import Evaluation
 
 log = logging.getLogger("scorepath")
-
-
-class InterruptedRunError(Exception):
-    """A signal ended the run; carries the shell's exit code for it."""
-
-    def __init__(self, signal_number: int, directory: Path) -> None:
-        name = signal.Signals(signal_number).name
-        super().__init__(f"{name}: stopped after the update in progress; continue with resume={directory}")
-        self.exit_code = 128 + signal_number
 
 
 def train(cfg: DictConfig) -> float | None:
@@ -62,7 +52,7 @@ def train(cfg: DictConfig) -> float | None:
         raise
     finally:
         if is_main_process:
-            from scorepath.run.summary import seconds_since_process_start, versions, write_json  # noqa: PLC0415
+            from scorepath.run.summary import seconds_since_process_start, versions  # noqa: PLC0415
 
             summary["total_seconds"] = round(seconds_since_process_start(), 3)
             summary["versions"] = versions()

@@ -29,7 +29,7 @@ def show_hparams(
 
 def show_gif(loggers: Sequence[Logger], gif: bytes, size: tuple[int, int], env_steps: int) -> None:
     """An animated GIF in the Images tab; add_video would re-encode it, and writes nothing with moviepy 2."""
-    from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415 (0.1 s, needed here only)
+    from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415 (slow)
 
     image = Summary.Image(width=size[0], height=size[1], colorspace=3, encoded_image_string=gif)
     for writer in _writers(loggers):

@@ -1,9 +1,11 @@
 """The run directory: one run, one folder, never written over."""
 
+import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from scorepath.errors import ConfigError
 
@@ -67,3 +69,11 @@ def unwritable(directory: Path, error: OSError) -> str:
         f"The output folder {directory} cannot be written to ({error.strerror or error}): set hydra.run.dir (or "
         "hydra.sweep.dir) to a folder that can."
     )
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes strict JSON (NaN becomes null) in one step: a reader never sees half of it."""
+    plain = json.loads(json.dumps(content), parse_constant=lambda _: None)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(plain, indent=2) + "\n")
+    partial.replace(path)

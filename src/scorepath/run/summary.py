@@ -2,13 +2,11 @@
 
 import hashlib
 import importlib.metadata
-import json
 import math
 import os
 import platform
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,11 +60,8 @@ def mean_ci95(values: Tensor) -> tuple[float, list[float] | None]:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    installed = {name: importlib.metadata.distributions(name=name) for name in _PACKAGES}
+    found |= {name: match.version for name, matches in installed.items() for match in matches}
     return found
 
 
@@ -81,11 +76,3 @@ def seconds_since_process_start() -> float:
 
 
 _IMPORTED = time.perf_counter()
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes strict JSON (NaN becomes null) in one step: a reader never sees half of it."""
-    plain = json.loads(json.dumps(content), parse_constant=lambda _: None)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(plain, indent=2) + "\n")
-    partial.replace(path)
