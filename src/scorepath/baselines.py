@@ -54,6 +54,25 @@ class BatchMean(AbstractBaseline):
         return mean.expand_as(returns)
 
 
+class TimeMean(AbstractBaseline):
+    """b_t of episode n = the mean return at time t of the other episodes, 1/(N-1) Σ_{m≠n} G_t^m.
+
+    An episode that has ended counts with what it still earns, 0. Unbiased, for the other episodes know nothing of
+    this one's actions (leave-one-out, Kool et al. 2019, for each time step). It takes out what is common to all
+    episodes at a time: that returns shrink towards a time limit, above all.
+
+    Raises:
+        ValueError: for a batch of one episode, which has no others.
+    """
+
+    def forward(self, episodes: Episodes, returns: Tensor) -> Tensor:
+        number = returns.shape[1]
+        if number < 2:
+            raise ValueError("The time_mean baseline needs at least two episodes: raise episodes_per_update.")
+        returns = returns * episodes.valid
+        return (returns.sum(dim=1, keepdim=True) - returns) / (number - 1)
+
+
 class Value(AbstractBaseline):
     """b = V(o_t), a network fitted to the returns by least squares (Sutton et al. 1999, section 2).
 

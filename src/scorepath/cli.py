@@ -32,6 +32,8 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
         config_name: of the primary config in `conf`.
         job: composed config -> what a sweeper optimises, or None.
     """
+    # GNU OpenMP's threads spin for milliseconds by default: two runs at a time would slow each other 100 times
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     OmegaConf.register_new_resolver("claim", claim, use_cache=True, replace=True)
     show_traceback = os.environ.get(_FULL_ERROR, "0") not in ("", "0")
     os.environ[_FULL_ERROR] = "1"  # so that Hydra hands its errors to us instead of printing them
@@ -58,6 +60,8 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
         hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(task)()
         if failed:
             raise failed[0]
+    except BrokenPipeError:
+        os._exit(141)  # as the shell has it for SIGPIPE: `--help | head` is no error
     except KeyboardInterrupt:
         _end("interrupted", 130)
     except Exception as error:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import gymnasium as gym
 
-from scorepath.baselines import AbstractBaseline, BatchMean
+from scorepath.baselines import AbstractBaseline, NoBaseline
 from scorepath.distributions import AbstractHead
 from scorepath.envs import AbstractEnvironment
 from scorepath.errors import ConfigError
@@ -66,7 +66,7 @@ def check_estimator(
             f"{chosen} differentiates through the environment, but env={names['env']} ({env.name}) gives no gradients: "
             "use estimator=score_function, or a differentiable environment such as env=pendulum_torch or env=lqr."
         )
-    if isinstance(baseline, BatchMean):
+    if not (baseline.predicts_values or isinstance(baseline, NoBaseline)):
         raise ConfigError(
             f"{chosen} gains nothing from baseline={names['baseline']}, whose gradient is zero: use baseline=value, "
             "which bootstraps the end of each window, or baseline=none."

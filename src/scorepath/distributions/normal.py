@@ -23,7 +23,7 @@ class Normal(AbstractHead):
     Args:
         std: `state_independent` learns one log std per entry, `state_dependent` a linear function of the features.
         initial_std: std at the start, in units of half the range, > 0.
-        mean: `unbounded`, or `bounded` to the Box by tanh.
+        mean: `bounded` to the Box by tanh (an entry without finite bounds stays unbounded), or `unbounded`.
 
     Raises:
         ValueError: if initial_std is not positive or an option has another value.
@@ -31,6 +31,7 @@ class Normal(AbstractHead):
 
     needs = "a Box action space"
     has_rsample = True
+    _squashed: Tensor | None
     _low: Tensor
     _high: Tensor
     _middle: Tensor
@@ -42,7 +43,7 @@ class Normal(AbstractHead):
         in_features: int,
         std: Literal["state_independent", "state_dependent"] = "state_independent",
         initial_std: float = 0.6,
-        mean: Literal["unbounded", "bounded"] = "unbounded",
+        mean: Literal["bounded", "unbounded"] = "bounded",
         validate_args: bool = False,
     ) -> None:
         super().__init__(action_space, in_features, validate_args)
@@ -54,7 +55,6 @@ class Normal(AbstractHead):
         ):
             raise ValueError(f"std={std}, mean={mean}: use state_independent or state_dependent, unbounded or bounded.")
         self._shape = action_space.shape
-        self._bounded_mean = mean == "bounded"
         size = math.prod(self._shape)
         self.mean = nn.Linear(in_features, size)
         self.log_std = nn.Parameter(torch.full((size,), math.log(initial_std)))
@@ -63,6 +63,8 @@ class Normal(AbstractHead):
             nn.init.zeros_(self.log_std_slope.weight)
         low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (action_space.low, action_space.high))
         finite = torch.isfinite(low) & torch.isfinite(high)
+        squashed = finite if mean == "bounded" and bool(finite.any()) else None
+        self.register_buffer("_squashed", squashed, persistent=False)
         self.register_buffer("_low", low, persistent=False)
         self.register_buffer("_high", high, persistent=False)
         self.register_buffer("_middle", torch.where(finite, (low + high) / 2, 0.0), persistent=False)
@@ -75,8 +77,8 @@ class Normal(AbstractHead):
     def forward(self, features: Tensor) -> Distribution:
         shape = (*features.shape[:-1], *self._shape)
         mean = self.mean(features).reshape(shape)
-        if self._bounded_mean:
-            mean = mean.tanh()
+        if self._squashed is not None:
+            mean = torch.where(self._squashed, mean.tanh(), mean)
         log_std = self.log_std if self.log_std_slope is None else self.log_std + self.log_std_slope(features)
         std = log_std.clamp(-20.0, 2.0).exp().reshape(self._shape if self.log_std_slope is None else shape)
         mean = self._middle + self._half_range * mean

@@ -106,7 +106,7 @@ def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float |
         module.close()
         raise InterruptedRunError(stop_signal.received, directory)
     evaluation = _final_evaluation(cfg, module, summary)
-    solved = stopping.solved_at_env_steps is not None
+    solved = cfg.stop_when_solved and stopping.solved_at_env_steps is not None
     summary["status"] = "solved" if solved else "completed"
     if trainer.is_global_zero:
         _finish_dashboard(cfg, trainer, module, names, summary)
