@@ -1,42 +1,48 @@
 """The results of a sweep, read from the summaries of its jobs."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+_HEADER = ("job", "status", "return", "95 % interval", "env steps", "solved at", "seconds")
+
 
 def read_sweep(directory: Path) -> list[dict[str, Any]]:
-    """One row for each job folder of a sweep, from its summary.json."""
+    """One row for each job folder of a sweep: its name as `job`, and its summary."""
     rows = []
     for folder in sorted(path for path in directory.iterdir() if path.is_dir()):
-        file = folder / "summary.json"
         try:
-            summary = json.loads(file.read_text())
+            summary = json.loads((folder / "summary.json").read_text())
         except (OSError, ValueError):
             summary = {"status": "no summary"}
         rows.append({"job": folder.name, **summary})
     return rows
 
 
-def format_sweep(rows: list[dict[str, Any]]) -> str:
-    """The rows as a text table."""
-    header = ("job", "status", "return", "95 % interval", "env steps", "solved at", "seconds")
-    table = [header]
-    for row in rows:
-        interval = row.get("eval_return_ci95")
-        mean, solved = row.get("eval_return_mean"), row.get("solved_at_env_steps")
-        table.append(
-            (
-                row["job"],
-                row["status"],
-                "-" if mean is None else f"{mean:.2f}",
-                "-" if not interval else f"{interval[0]:.2f} .. {interval[1]:.2f}",
-                f"{row.get('env_steps', 0):,}",
-                "-" if solved is None else f"{solved:,}",
-                f"{row.get('train_seconds', 0.0):.1f}",
-            )
-        )
-    widths = [max(len(line[column]) for line in table) for column in range(len(header))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)
+def format_sweep(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows of `read_sweep` as a text table."""
+    return format_table(_HEADER, [_cells(row) for row in rows])
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    interval = row.get("eval_return_ci95")
+    mean, solved = row.get("eval_return_mean"), row.get("solved_at_env_steps")
+    return (
+        row["job"],
+        row["status"],
+        "-" if mean is None else f"{mean:.2f}",
+        "-" if not interval else f"{interval[0]:.2f} .. {interval[1]:.2f}",
+        f"{row.get('env_steps', 0):,}",
+        "-" if solved is None else f"{solved:,}",
+        f"{row.get('train_seconds', 0.0):.1f}",
+    )
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Left-aligned columns under a ruled header."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    text.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(text)
