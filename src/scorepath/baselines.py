@@ -55,22 +55,22 @@ class BatchMean(AbstractBaseline):
 
 
 class TimeMean(AbstractBaseline):
-    """b_t of episode n = the mean return at time t of the other episodes, 1/(N-1) Σ_{m≠n} G_t^m.
+    """b_t of episode n = the mean return at time t of the other episodes that still run then, 0 if none does.
 
-    An episode that has ended counts with what it still earns, 0. Unbiased, for the other episodes know nothing of
-    this one's actions (leave-one-out, Kool et al. 2019, for each time step). It takes out what is common to all
-    episodes at a time: that returns shrink towards a time limit, above all.
+    Unbiased, for the other episodes know nothing of this one's actions (leave-one-out, Kool et al. 2019, for each time
+    step). It takes out what all episodes have in common at a time: above all, that returns shrink towards a time limit,
+    which a constant baseline mistakes for bad actions.
 
     Raises:
         ValueError: for a batch of one episode, which has no others.
     """
 
     def forward(self, episodes: Episodes, returns: Tensor) -> Tensor:
-        number = returns.shape[1]
-        if number < 2:
+        if returns.shape[1] < 2:
             raise ValueError("The time_mean baseline needs at least two episodes: raise episodes_per_update.")
-        returns = returns * episodes.valid
-        return (returns.sum(dim=1, keepdim=True) - returns) / (number - 1)
+        dtype, returns = returns.dtype, (returns * episodes.valid).double()  # equal returns leave exactly 0
+        others = episodes.valid.sum(dim=1, keepdim=True) - episodes.valid.long()
+        return ((returns.sum(dim=1, keepdim=True) - returns) / others.clamp(min=1)).to(dtype)
 
 
 class Value(AbstractBaseline):

@@ -9,11 +9,11 @@ _BLOCK = 128  # rows of one triangular product: O(_BLOCK) work a step, and a mat
 
 
 @lru_cache(maxsize=16)
-def _discounts(discount: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Upper triangular (_BLOCK, _BLOCK) matrix of discount^(j - i)."""
-    steps = torch.arange(_BLOCK, dtype=torch.float64)
+def _discounts(discount: float, device: torch.device) -> Tensor:
+    """Upper triangular (_BLOCK, _BLOCK) matrix of discount^(j - i), float64."""
+    steps = torch.arange(_BLOCK, dtype=torch.float64, device=device)
     powers = (steps[None, :] - steps[:, None]).clamp(min=0)
-    return torch.triu(torch.as_tensor(discount, dtype=torch.float64) ** powers).to(device, dtype)
+    return torch.triu(discount**powers)
 
 
 def discounted_sum(x: Tensor, discount: float) -> Tensor:
@@ -29,7 +29,10 @@ def discounted_sum(x: Tensor, discount: float) -> Tensor:
     Returns:
         (T, N).
     """
-    matrix = _discounts(discount, x.dtype, x.device)
+    matrix = _discounts(discount, x.device)
+    # In float64: episodes with equal rewards must have equal returns to the bit. A matrix product may sum two columns in
+    # two orders, and whitening would blow their rounding errors up to a full-sized signal when nothing else differs.
+    dtype, x = x.dtype, x.double()
     blocks: list[Tensor] = []
     following = x.new_zeros(x.shape[1:])
     for start in reversed(range(0, len(x), _BLOCK)):
@@ -39,7 +42,7 @@ def discounted_sum(x: Tensor, discount: float) -> Tensor:
         carried = discount * matrix[:rows, rows - 1 : rows] * following
         blocks.append(matrix[:rows, :rows] @ block + carried)
         following = blocks[-1][0]
-    return torch.cat(blocks[::-1])
+    return torch.cat(blocks[::-1]).to(dtype)
 
 
 def reward_to_go(rewards: Tensor, is_last: Tensor, gamma: float, last_values: Tensor | None = None) -> Tensor:
