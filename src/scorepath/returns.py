@@ -30,8 +30,8 @@ def discounted_sum(x: Tensor, discount: float) -> Tensor:
         (T, N).
     """
     matrix = _discounts(discount, x.device)
-    # In float64: episodes with equal rewards must have equal returns to the bit. A matrix product may sum two columns in
-    # two orders, and whitening would blow their rounding errors up to a full-sized signal when nothing else differs.
+    # In float64: episodes of equal rewards must have equal returns to the bit. A matrix product may sum two columns
+    # in two orders, and whitening would blow the rounding errors up to a full-sized signal when nothing else differs.
     dtype, x = x.dtype, x.double()
     blocks: list[Tensor] = []
     following = x.new_zeros(x.shape[1:])

@@ -30,6 +30,7 @@ class AbstractEnvironment(ABC):
     action_space: gym.Space  # of one environment
     max_episode_steps: int  # every episode ends by then
     reward_threshold: float | None = None  # mean episode return that counts as solved
+    render_fps: float = 30.0  # of what `render` draws, so that a video runs in real time
     differentiable: bool = False  # rewards and observations carry gradients with respect to actions
 
     @abstractmethod

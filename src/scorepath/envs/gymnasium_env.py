@@ -73,6 +73,7 @@ class GymnasiumEnvironment(AbstractEnvironment):
                     f"env.id={id} has observations {vector.single_observation_space}, which cannot be flattened into "
                     "one vector: wrap the environment and register it under an id of its own."
                 ) from error
+        self.render_fps = float(vector.metadata.get("render_fps") or 30.0)
         self._vector: gym.vector.VectorEnv = vector
         self.observation_space = vector.single_observation_space
         self.action_space = vector.single_action_space

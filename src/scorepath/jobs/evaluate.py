@@ -87,7 +87,7 @@ def evaluate(cfg: DictConfig) -> None:
         )
         env.close()
         if frames:
-            report["video"] = str(write_video(frames, 30.0, run / "episode"))
+            report["video"] = str(write_video(frames, env.render_fps, run / "episode"))
         else:
             log.warning("%s cannot be drawn, so there is no video.", env.name)
     write_json(run / "evaluation.json", report)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from scorepath.config import nearest
 from scorepath.errors import ConfigError, InterruptedRunError
 from scorepath.run.directory import check_writable, holds_run, write_json
 
@@ -18,9 +19,18 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
 
     from scorepath.module import PolicyGradient
-    from scorepath.rollout import Evaluation
 
 log = logging.getLogger("scorepath")
+
+_OBJECTIVES = (
+    "eval_return_mean",
+    "env_steps",
+    "updates",
+    "episodes",
+    "train_seconds",
+    "env_steps_per_second",
+    "solved_at_env_steps",
+)
 
 
 def train(cfg: DictConfig) -> float | None:
@@ -42,6 +52,9 @@ def train(cfg: DictConfig) -> float | None:
                 f"{directory} already holds a run, which is never written over: continue it with resume=auto, or "
                 "choose another folder with hydra.run.dir (in a sweep: sweep=NAME)."
             )
+        if cfg.objective not in _OBJECTIVES:
+            near = nearest(cfg.objective, _OBJECTIVES) or _OBJECTIVES[0]
+            raise ConfigError(f"objective={cfg.objective} is no number of summary.json: did you mean {near}?")
         _save_config(cfg, directory)
     summary: dict[str, Any] = {"status": "failed", "seed": cfg.seed}
     try:
@@ -60,36 +73,20 @@ def train(cfg: DictConfig) -> float | None:
 
 
 def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float | None:
-    # Imports stand here, not above, so that a refused config costs half a second and not five
+    # Imports stand in the functions, so that a refused config costs half a second and not five
     from scorepath.build import make_module  # noqa: PLC0415
 
     names = HydraConfig.get().runtime.choices
     module = make_module(cfg, names)
 
-    from scorepath.run import dashboard  # noqa: PLC0415
-    from scorepath.run.checkpoints import find_checkpoint, load_checkpoint  # noqa: PLC0415
+    from scorepath.run.dashboard import show_config  # noqa: PLC0415
     from scorepath.run.summary import weights_sha256  # noqa: PLC0415
 
-    checkpoint = find_checkpoint(cfg.resume, directory)
-    if cfg.resume is not None and checkpoint is None:
-        log.info(
-            "resume=%s: nothing to resume in %s, so the run starts from the beginning.",
-            cfg.resume,
-            directory,
-        )
     trainer, stopping, stop_signal = _make_trainer(cfg, module)
-    if checkpoint is not None:
-        _check_same_run(module, load_checkpoint(checkpoint), checkpoint)
-        for logger in trainer.loggers:
-            if hasattr(logger, "truncate"):
-                logger.truncate(module.env_steps)
-        log.info("Resuming from %s at %s env steps.", checkpoint, f"{module.env_steps:,}")
-    config_yaml = OmegaConf.to_yaml(cfg)
-    dashboard.show_config(trainer.loggers, config_yaml)
-    started = time.perf_counter()
-    steps_before = module.env_steps
-    finished = checkpoint is not None and _is_finished(cfg, checkpoint, module, stopping)
-    if not finished:
+    checkpoint = _prepare_resume(cfg, directory, trainer, module, stopping)
+    show_config(trainer.loggers, OmegaConf.to_yaml(cfg))
+    started, steps_before = time.perf_counter(), module.env_steps
+    if not _is_finished(cfg, module, stopping):
         trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
     seconds = time.perf_counter() - started
     summary.update(
@@ -103,20 +100,15 @@ def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float |
     )
     if stop_signal.received is not None:
         summary["status"] = "interrupted"
-        module.close()
         raise InterruptedRunError(stop_signal.received, directory)
-    evaluation = _final_evaluation(cfg, module, summary)
+    _final_evaluation(cfg, module, summary)
     solved = cfg.stop_when_solved and stopping.solved_at_env_steps is not None
     summary["status"] = "solved" if solved else "completed"
     if trainer.is_global_zero:
         _finish_dashboard(cfg, trainer, module, names, summary)
         log.info("%s", _report(summary, directory))
     module.close()
-    del evaluation
-    value = summary.get(cfg.objective)
-    if value is None and cfg.objective not in summary:
-        raise ConfigError(f"objective={cfg.objective} is not in summary.json: use one of {', '.join(summary)}.")
-    return value
+    return summary[cfg.objective]
 
 
 def _make_trainer(cfg: DictConfig, module: "PolicyGradient") -> tuple["pl.Trainer", Any, Any]:
@@ -157,36 +149,53 @@ def _make_trainer(cfg: DictConfig, module: "PolicyGradient") -> tuple["pl.Traine
     return trainer, stopping, stop_signal
 
 
+def _prepare_resume(
+    cfg: DictConfig, directory: Path, trainer: "pl.Trainer", module: "PolicyGradient", stopping: Any
+) -> Path | None:
+    """Finds and checks the checkpoint to resume from, and sets the counters that are needed before `fit` loads it."""
+    from scorepath.run.checkpoints import find_checkpoint, load_checkpoint  # noqa: PLC0415
+    from scorepath.run.csv_logger import CSVLogger  # noqa: PLC0415
+
+    path = find_checkpoint(cfg.resume, directory)
+    if path is None:
+        if cfg.resume is not None:
+            log.info("resume=%s: %s holds no checkpoint, so the run starts from the beginning.", cfg.resume, directory)
+        return None
+    checkpoint = load_checkpoint(path)
+    _check_same_run(module, checkpoint, path)
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"])
+    stopping.load_state_dict(checkpoint["callbacks"][stopping.state_key])
+    for logger in trainer.loggers:
+        if isinstance(logger, CSVLogger):
+            logger.truncate(module.env_steps)
+    log.info("Resuming from %s at %s env steps.", path, f"{module.env_steps:,}")
+    return path
+
+
 def _check_same_run(module: "PolicyGradient", checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Loads the counters, and refuses a checkpoint of other networks before anything is touched."""
+    """Refuses a checkpoint of other networks or another seed, before anything is touched."""
     own = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     saved = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
-    if own != saved:
-        differing = sorted(set(own.items()) ^ set(saved.items()))
+    differing = sorted(name for name in {*own, *saved} if own.get(name) != saved.get(name))
+    if differing:
+        name = differing[0]
+        more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
         raise ConfigError(
-            f"{path} does not fit this config; they differ in {differing[0][0]} {differing[0][1]}"
-            f"{f' and {len(differing) - 1} more' if len(differing) > 1 else ''}: resume with the config it was trained "
-            "with (same env, dist, policy and baseline)."
+            f"{path} does not fit this config: {name} has shape {saved.get(name, 'none')} there and "
+            f"{own.get(name, 'none')} here{more}; resume with the env, dist, policy and baseline it was trained with."
         )
     if checkpoint["scorepath"]["seed"] != module.seed:
         raise ConfigError(f"{path} was trained with seed={checkpoint['scorepath']['seed']}: resume with that seed.")
-    module.on_load_checkpoint(dict(checkpoint))
 
 
-def _is_finished(cfg: DictConfig, checkpoint: Path, module: "PolicyGradient", stopping: Any) -> bool:
-    """Whether the checkpoint is a run's end; if so its weights are loaded, for there is nothing left to fit."""
-    from scorepath.run.checkpoints import load_checkpoint  # noqa: PLC0415
-
-    content = load_checkpoint(checkpoint)
-    stopping.load_state_dict(content["callbacks"][stopping.state_key])
+def _is_finished(cfg: DictConfig, module: "PolicyGradient", stopping: Any) -> bool:
+    """Whether a resumed run had reached its end, so that nothing is left to fit."""
     solved = cfg.stop_when_solved and stopping.solved_at_env_steps is not None
-    if module.env_steps < cfg.max_env_steps and not solved:
-        return False
-    module.load_state_dict(content["state_dict"])
-    return True
+    return module.env_steps >= cfg.max_env_steps or solved
 
 
-def _final_evaluation(cfg: DictConfig, module: "PolicyGradient", summary: dict[str, Any]) -> "Evaluation":
+def _final_evaluation(cfg: DictConfig, module: "PolicyGradient", summary: dict[str, Any]) -> None:
     """Episodes that no stopping rule has seen: the figure that may be reported."""
     import torch  # noqa: PLC0415
 
@@ -198,7 +207,6 @@ def _final_evaluation(cfg: DictConfig, module: "PolicyGradient", summary: dict[s
         evaluation = module.evaluate(Stream.FINAL_ENVIRONMENT, Stream.FINAL_ACTION, cfg.eval.episodes)
     mean, interval = mean_ci95(evaluation.returns)
     summary.update(eval_return_mean=mean, eval_return_ci95=interval, eval_episodes=len(evaluation.returns))
-    return evaluation
 
 
 def _finish_dashboard(
@@ -236,12 +244,13 @@ def _record(cfg: DictConfig, trainer: "pl.Trainer", module: "PolicyGradient") ->
         env = make_evaluation_environment(cfg.env, 1, render=True)
         seed_torch(cfg.seed, Stream.FINAL_ACTION, index=module.update_index)
         frames, _ = record_episode(env, module.policy.cpu(), derive_seed(cfg.seed, Stream.FINAL_ENVIRONMENT, index=1))
+        fps = env.render_fps
         env.close()
     except Exception as error:  # a machine without OpenGL or pygame must not lose the run for a picture
         log.warning("No picture of an episode: %s", str(error).split("\n", 1)[0])
         return
     if frames:
-        dashboard.show_gif(trainer.loggers, *encode_gif(frames, fps=30.0), module.env_steps)
+        dashboard.show_gif(trainer.loggers, *encode_gif(frames, fps), module.env_steps)
 
 
 def _report(summary: Mapping[str, Any], directory: Path) -> str:
