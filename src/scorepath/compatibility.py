@@ -79,4 +79,4 @@ def describe_space(space: gym.Space) -> str:
         return f"Discrete({space.n})"
     if isinstance(space, gym.spaces.Box):
         return f"Box{tuple(space.shape)} of {space.dtype}"
-    return str(space)
+    return " ".join(str(space).split())

@@ -79,7 +79,7 @@ RULES: dict[str, Rule] = {
     "env.dynamics.horizon": _at_least(1, 10**6),
     "env.dynamics.dt": _POSITIVE,
     "env.dynamics.control_cost": _POSITIVE,
-    "dist.initial_std": _POSITIVE,
+    "dist.initial_std": Rule("above 0 and at most 100", lambda value: _number(value) and 0 < value <= 100),
     "dist.std": _one_of("state_independent", "state_dependent"),
     "dist.mean": _one_of("unbounded", "bounded"),
     "estimator.credit": _one_of("reward_to_go", "total_return"),
@@ -102,6 +102,7 @@ RULES: dict[str, Rule] = {
     "optimizer.alpha": _between(0.0, 1.0),
     "lr_schedule.final": _between(0.0, 1.0),
     "trainer.log_every_n_steps": _COUNT,
+    "trainer.profiler": _optional(_one_of("simple", "advanced", "pytorch")),
     "trainer.devices": Rule(
         "auto, a number of devices, or a list of them",
         lambda value: value == "auto" or _whole(value) or isinstance(value, list),

@@ -109,7 +109,7 @@ class Pathwise(AbstractEstimator):
         return reward_to_go(episodes.rewards, episodes.is_last, gamma, last_values)
 
     def __call__(self, policy: Policy, episodes: Episodes, advantages: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        if not advantages.requires_grad:
+        if not episodes.rewards.requires_grad:
             raise ValueError(
                 "The pathwise derivative needs rewards with a graph: roll out with rsample() in a differentiable "
                 "environment, and do not detach."

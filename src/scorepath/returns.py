@@ -11,9 +11,10 @@ _BLOCK = 128  # rows of one triangular product: O(_BLOCK) work a step, and a mat
 @lru_cache(maxsize=16)
 def _discounts(discount: float, device: torch.device) -> Tensor:
     """Upper triangular (_BLOCK, _BLOCK) matrix of discount^(j - i), float64."""
-    steps = torch.arange(_BLOCK, dtype=torch.float64, device=device)
-    powers = (steps[None, :] - steps[:, None]).clamp(min=0)
-    return torch.triu(discount**powers)
+    with torch.inference_mode(False):  # a cached inference tensor could never be used in a gradient again
+        steps = torch.arange(_BLOCK, dtype=torch.float64, device=device)
+        powers = (steps[None, :] - steps[:, None]).clamp(min=0)
+        return torch.triu(discount**powers)
 
 
 def discounted_sum(x: Tensor, discount: float) -> Tensor:
@@ -87,7 +88,8 @@ def whiten(x: Tensor, valid: Tensor) -> Tensor:
         (T, N).
     """
     number = valid.sum()
-    mean = (x * valid).sum() / number
+    x = torch.where(valid, x, 0.0)
+    mean = x.sum() / number
     deviation = (((x - mean) * valid).square().sum() / number).sqrt()
     # a relative floor: rounding noise of a constant batch must not be blown up to unit variance
     floor = 1e-6 * (1.0 + mean.abs())
@@ -103,4 +105,6 @@ def explained_variance(prediction: Tensor, target: Tensor) -> Tensor:
     """
     variance = target.var(correction=0)
     unexplained = (target - prediction).var(correction=0)
-    return torch.where(variance > 0, 1.0 - unexplained / variance, torch.zeros_like(variance))
+    # a constant target's variance is its rounding error
+    varies = variance > (1e-6 * target.mean()).square()
+    return torch.where(varies, 1.0 - unexplained / variance, torch.zeros_like(variance))

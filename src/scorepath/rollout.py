@@ -80,8 +80,8 @@ def _collect(
 ) -> tuple[Episodes, Tensor, Tensor]:
     head = policy.head
     observations, actions, rewards, valid = [], [], [], []
-    last_observation = observation
     terminated, truncated = torch.zeros_like(alive), torch.zeros_like(alive)
+    whole = bool(alive.all())  # no episode has ended yet
     with torch.set_grad_enabled(graph):
         for _ in range(limit):
             dist = policy(observation)
@@ -91,18 +91,16 @@ def _collect(
             actions.append(action)
             rewards.append(step.rewards)
             valid.append(alive)
-            observation = step.observations
+            # An ended episode keeps its last observation: what an environment answers later may be anything
+            observation = step.observations if whole else _choose(alive, step.observations, observation)
             ended = step.terminated | step.truncated
             if ended.any():
                 terminated = terminated | (alive & step.terminated)
                 truncated = truncated | (alive & step.truncated & ~step.terminated)
-                running = alive.view(-1, *[1] * (observation.dim() - 1))
-                last_observation = torch.where(running, observation, last_observation)
                 alive = alive & ~ended
+                whole = False
                 if not alive.any():
                     break
-        running = alive.view(-1, *[1] * (observation.dim() - 1))
-        last_observation = torch.where(running, observation, last_observation)
         mask = torch.stack(valid)
         episodes = Episodes(
             observations=torch.stack(observations),
@@ -112,9 +110,14 @@ def _collect(
             valid=mask,
             terminated=terminated,
             truncated=truncated,
-            last_observations=last_observation,
+            last_observations=observation,
         )
     return episodes, observation, alive
+
+
+def _choose(mask: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """Rows (N, *O) of `one` where mask (N,), else of `other`."""
+    return torch.where(mask.view(-1, *[1] * (one.dim() - 1)), one, other)
 
 
 def act(head: AbstractHead, dist: Distribution, graph: bool = False, deterministic: bool = False) -> Tensor:
@@ -136,7 +139,7 @@ def check_finite(env: AbstractEnvironment, episodes: Episodes, steps: int) -> No
     if len(rows):
         row, column = int(rows[0]), int(columns[0])
         raise NonFiniteError(
-            f"{env.name} gave a reward that is not finite ({float(episodes.rewards[row, column])}) at step "
+            f"{env.name} gave a reward that is not finite ({float(episodes.rewards[row, column].detach())}) at step "
             f"{steps - len(episodes.rewards) + row + 1} after action {episodes.actions[row, column].tolist()} of "
             f"{env.describe_episode(column)}: the optimizer step was not taken."
         )

@@ -48,10 +48,15 @@ class AbstractHead(nn.Module, ABC):
         """The action to take without sampling, (*B, *A): finite, and shaped like a sample."""
 
     def entropy(self, dist: Distribution) -> Tensor:
-        """Entropy in nats, (*B,): torch's where it has one, else -log_prob of one sample."""
+        """Entropy in nats, (*B,): torch's where it has one, else an unbiased estimate from one sample.
+
+        The estimate is -log p(x), and its gradient -log p(x) ∇ log p(x), for E[∇ log p] is 0.
+        """
         try:
             return dist.entropy()
         except NotImplementedError:
             with torch.no_grad():
                 sample = dist.sample()
-            return -dist.log_prob(sample)
+            log_prob = dist.log_prob(sample)
+            value = log_prob.detach()
+            return -value - value * (log_prob - value)

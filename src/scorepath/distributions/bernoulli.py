@@ -33,7 +33,7 @@ class Bernoulli(AbstractHead):
         return isinstance(action_space, gym.spaces.MultiBinary)
 
     def forward(self, features: Tensor) -> Distribution:
-        logits = self.logits(features).reshape(*features.shape[:-1], *self._shape)
+        logits = self.logits(features).reshape((*features.shape[:-1], *self._shape))
         coins = TorchBernoulli(logits=logits, validate_args=self.validate_args)
         return Independent(coins, len(self._shape), validate_args=self.validate_args) if self._shape else coins
 

@@ -38,9 +38,10 @@ class Categorical(AbstractHead):
         return isinstance(action_space, gym.spaces.Discrete | gym.spaces.MultiDiscrete)
 
     def forward(self, features: Tensor) -> Distribution:
-        logits = self.logits(features).reshape(*features.shape[:-1], *self._event)
+        logits = self.logits(features).reshape((*features.shape[:-1], *self._event))
         if self._missing is not None:
-            logits = logits.masked_fill(self._missing, -torch.inf)
+            # probability 0, but finite: the entropy's gradient multiplies it with that 0
+            logits = logits.masked_fill(self._missing, max(-1e30, torch.finfo(logits.dtype).min / 2))
         choice = TorchCategorical(logits=logits, validate_args=self.validate_args)
         return Independent(choice, len(self._shape), validate_args=self.validate_args) if self._shape else choice
 

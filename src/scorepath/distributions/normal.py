@@ -12,6 +12,8 @@ from torch.distributions import Normal as TorchNormal
 
 from scorepath.distributions.base import AbstractHead
 
+_UNBOUNDED = 1e18  # a Box as wide as float32 goes is meant to have no bounds
+
 
 class Normal(AbstractHead):
     """a ~ N(mean, std²), each entry by itself; std is in units of the action.
@@ -22,11 +24,11 @@ class Normal(AbstractHead):
 
     Args:
         std: `state_independent` learns one log std per entry, `state_dependent` a linear function of the features.
-        initial_std: std at the start, in units of half the range, > 0.
+        initial_std: std at the start, in units of half the range, in (0, 100].
         mean: `bounded` to the Box by tanh (an entry without finite bounds stays unbounded), or `unbounded`.
 
     Raises:
-        ValueError: if initial_std is not positive or an option has another value.
+        ValueError: if initial_std is out of range or an option has another value.
     """
 
     needs = "a Box action space"
@@ -47,8 +49,8 @@ class Normal(AbstractHead):
         validate_args: bool = False,
     ) -> None:
         super().__init__(action_space, in_features, validate_args)
-        if initial_std <= 0:
-            raise ValueError(f"initial_std must be positive, but is {initial_std}.")
+        if not 0 < initial_std <= 100:
+            raise ValueError(f"initial_std must be from above 0 to 100, but is {initial_std}.")
         if std not in ("state_independent", "state_dependent") or mean not in (
             "unbounded",
             "bounded",
@@ -61,14 +63,15 @@ class Normal(AbstractHead):
         self.log_std_slope = nn.Linear(in_features, size, bias=False) if std == "state_dependent" else None
         if self.log_std_slope is not None:
             nn.init.zeros_(self.log_std_slope.weight)
-        low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (action_space.low, action_space.high))
-        finite = torch.isfinite(low) & torch.isfinite(high)
+        # the Box's own dtype: float32's nearest to a float64 bound may lie outside the Box
+        low, high = torch.as_tensor(action_space.low), torch.as_tensor(action_space.high)
+        finite = (high - low).float() < _UNBOUNDED
         squashed = finite if mean == "bounded" and bool(finite.any()) else None
         self.register_buffer("_squashed", squashed, persistent=False)
         self.register_buffer("_low", low, persistent=False)
         self.register_buffer("_high", high, persistent=False)
-        self.register_buffer("_middle", torch.where(finite, (low + high) / 2, 0.0), persistent=False)
-        self.register_buffer("_half_range", torch.where(finite, (high - low) / 2, 1.0), persistent=False)
+        self.register_buffer("_middle", torch.where(finite, (low + high) / 2, 0.0).float(), persistent=False)
+        self.register_buffer("_half_range", torch.where(finite, (high - low) / 2, 1.0).float(), persistent=False)
 
     @classmethod
     def accepts(cls, action_space: gym.Space) -> bool:
@@ -80,7 +83,7 @@ class Normal(AbstractHead):
         if self._squashed is not None:
             mean = torch.where(self._squashed, mean.tanh(), mean)
         log_std = self.log_std if self.log_std_slope is None else self.log_std + self.log_std_slope(features)
-        std = log_std.clamp(-20.0, 2.0).exp().reshape(self._shape if self.log_std_slope is None else shape)
+        std = log_std.clamp(-20.0, 5.0).exp().reshape(self._shape if self.log_std_slope is None else shape)
         mean = self._middle + self._half_range * mean
         normal = TorchNormal(mean, (self._half_range * std).expand(shape), validate_args=self.validate_args)
         return Independent(normal, len(self._shape), validate_args=self.validate_args)

@@ -108,8 +108,8 @@ class GymnasiumEnvironment(AbstractEnvironment):
         return Step(
             self._to_tensor(observations),
             self._to_tensor(rewards),
-            torch.from_numpy(terminated).to(self._device),
-            torch.from_numpy(truncated).to(self._device),
+            torch.tensor(terminated, device=self._device),
+            torch.tensor(truncated, device=self._device),
         )
 
     def describe_episode(self, index: int) -> str:
@@ -130,8 +130,9 @@ class GymnasiumEnvironment(AbstractEnvironment):
 
     def _check(self, what: str, values: np.ndarray, actions: np.ndarray | None = None) -> None:
         """Refuses NaN and infinity in running episodes; the sum is the cheapest test that cannot miss one."""
-        if np.isfinite(np.sum(values, dtype=np.float64)):
-            return
+        with np.errstate(invalid="ignore"):  # inf - inf warns, and is just what is looked for
+            if np.isfinite(np.sum(values, dtype=np.float64)):
+                return
         bad = ~np.isfinite(values.reshape(self.num_envs, -1)).all(axis=1) & ~self._ended
         for index in np.flatnonzero(bad)[:1]:
             action = "" if actions is None else f" after action {actions[index].tolist()}"

@@ -42,20 +42,26 @@ class TorchEnvironment(AbstractEnvironment):
         self._steps = 0
         generator, _ = np_random(seed)  # numpy's, so that start states are those of Gymnasium's original
         initial = self.dynamics.initial(generator, self.num_envs)
-        self._state = torch.as_tensor(initial, dtype=self._dtype, device=self._device)
+        self._state = self._start = torch.as_tensor(initial, dtype=self._dtype, device=self._device)
         return self.dynamics.observation(self._state)
 
     def step(self, actions: Tensor) -> Step:
         state = self._state
-        self._state = self.dynamics.transition(state, actions)
+        following = self.dynamics.transition(state, actions)
         self._steps += 1
-        terminated = self.dynamics.terminal(self._state)
-        return Step(
-            self.dynamics.observation(self._state),
-            self.dynamics.reward(state, actions, self._state),
+        terminated = self.dynamics.terminal(following)
+        step = Step(
+            self.dynamics.observation(following),
+            self.dynamics.reward(state, actions, following),
             terminated,
             torch.full_like(terminated, self._steps >= self.max_episode_steps),
         )
+        if self.dynamics.terminates:
+            # An ended episode plays on from its start, where everything is finite: masked values then leave no NaN
+            # in the gradient, which a zero would not undo
+            following = torch.where(terminated.unsqueeze(-1), self._start, following)
+        self._state = following
+        return step
 
     def detach(self) -> None:
         self._state = self._state.detach()

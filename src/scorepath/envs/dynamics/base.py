@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 
 import gymnasium as gym
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -19,6 +20,7 @@ class AbstractDynamics(ABC):
     max_episode_steps: int
     reward_threshold: float | None = None
     original: str | None = None  # Gymnasium id of the environment this is the twin of; policies are evaluated on it
+    terminates: bool = True  # False: `terminal` is never true, and need not be asked
     differentiable: bool = False  # rewards have useful gradients with respect to actions
 
     @abstractmethod
@@ -33,9 +35,9 @@ class AbstractDynamics(ABC):
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         """(N, S), (N, *A), (N, S) -> rewards (N,)."""
 
-    @abstractmethod
     def terminal(self, state: Tensor) -> Tensor:
-        """(N, S) -> whether the state ends the episode, (N,) bool."""
+        """(N, S) -> whether the state ends the episode, (N,) bool. To be given unless `terminates` is False."""
+        return torch.zeros(len(state), dtype=torch.bool, device=state.device)
 
     @abstractmethod
     def observation(self, state: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ class LQR(AbstractDynamics):
     """
 
     differentiable = True
+    terminates = False
 
     def __init__(
         self,
@@ -55,9 +56,6 @@ class LQR(AbstractDynamics):
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         state_cost = ((state @ self.Q.to(state)) * state).sum(-1)
         return -state_cost - ((action @ self.R.to(state)) * action).sum(-1)
-
-    def terminal(self, state: Tensor) -> Tensor:
-        return torch.zeros(len(state), dtype=torch.bool, device=state.device)
 
     def observation(self, state: Tensor) -> Tensor:
         return state

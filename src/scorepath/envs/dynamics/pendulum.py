@@ -18,6 +18,7 @@ class Pendulum(AbstractDynamics):
     name = "pendulum_torch"
     original = "Pendulum-v1"
     differentiable = True
+    terminates = False
     max_episode_steps = 200
     max_speed = 8.0
     max_torque = 2.0
@@ -46,9 +47,6 @@ class Pendulum(AbstractDynamics):
         torque = action.squeeze(-1).clamp(-self.max_torque, self.max_torque)
         wrapped = (angle + torch.pi) % (2 * torch.pi) - torch.pi
         return -(wrapped.square() + 0.1 * velocity.square() + 0.001 * torque.square())
-
-    def terminal(self, state: Tensor) -> Tensor:
-        return torch.zeros(len(state), dtype=torch.bool, device=state.device)
 
     def observation(self, state: Tensor) -> Tensor:
         angle, velocity = state.unbind(-1)

@@ -1,0 +1,177 @@
+"""The append-here lists: one line for each option of `conf`, which every generic test then runs over.
+
+`test_config.py` globs `conf` and fails, with the line to append, when an option has no case.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.special
+import scipy.stats
+import torch
+from gymnasium import spaces
+
+from scorepath.baselines import AbstractBaseline, BatchMean, NoBaseline, TimeMean, Value
+from scorepath.distributions import AbstractHead, Bernoulli, Categorical, Normal
+from scorepath.envs.dynamics import LQR, AbstractDynamics, Pendulum
+from scorepath.estimators import AbstractEstimator, Pathwise, ScoreFunction
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+# Every kind of action space that Gymnasium has, accepted by some head or not.
+SPACES: dict[str, Any] = {
+    "discrete": spaces.Discrete(6),
+    "discrete_1": spaces.Discrete(1),
+    "discrete_2": spaces.Discrete(2),
+    "discrete_2_start": spaces.Discrete(2, start=5),
+    "discrete_start": spaces.Discrete(4, start=-3),
+    "multi_discrete": spaces.MultiDiscrete([3, 3]),
+    "multi_discrete_uneven": spaces.MultiDiscrete([3, 5, 2]),
+    "multi_discrete_start": spaces.MultiDiscrete([3, 2], start=[5, -1]),
+    "multi_discrete_2d": spaces.MultiDiscrete([[2, 3], [4, 2]]),
+    "multi_binary": spaces.MultiBinary(4),
+    "multi_binary_2d": spaces.MultiBinary([2, 3]),
+    "box": spaces.Box(-2.0, 2.0, (1,), np.float32),
+    "box_scalar": spaces.Box(-1.0, 3.0, (), np.float32),
+    "box_2d": spaces.Box(-1.0, 1.0, (2, 3), np.float32),
+    "box_uneven": spaces.Box(np.array([-1.0, 0.0, 5.0], np.float32), np.array([1.0, 10.0, 6.0], np.float32)),
+    "box_float64": spaces.Box(-0.1, 0.1, (2,), np.float64),
+    "box_unbounded": spaces.Box(-np.inf, np.inf, (2,), np.float32),
+    "box_one_sided": spaces.Box(0.0, np.inf, (2,), np.float32),
+    "box_partly_bounded": spaces.Box(np.array([-3.0, 0.0], np.float32), np.array([1.0, np.inf], np.float32)),
+    "box_integer": spaces.Box(0, 9, (2,), np.int64),
+    "dict": spaces.Dict({"a": spaces.Discrete(2)}),
+    "tuple": spaces.Tuple((spaces.Discrete(2), spaces.Box(-1.0, 1.0, (1,), np.float32))),
+}
+
+
+@dataclass(frozen=True)
+class HeadCase:
+    """A head in one configuration, acting in one space.
+
+    `log_prob` is a reference in scipy: (head, features (F,), action) -> the log density of one action; None where scipy
+    has no such distribution.
+    """
+
+    option: str  # of conf/dist
+    head: type[AbstractHead]
+    space: str  # of SPACES
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    log_prob: Callable[[Any, np.ndarray, np.ndarray], float] | None = None
+
+    @property
+    def name(self) -> str:
+        return "-".join([self.option, self.space, *(f"{key}={value}" for key, value in self.kwargs.items())])
+
+    def make(self, in_features: int = 3) -> AbstractHead:
+        """The head with random weights, also where a constructor starts from zeros."""
+        head = self.head(SPACES[self.space], in_features, **self.kwargs)
+        with torch.no_grad():
+            for parameter in head.parameters():
+                parameter.normal_(0.0, 0.4)
+        return head
+
+
+def _linear(layer: torch.nn.Linear, features: np.ndarray) -> np.ndarray:
+    bias = 0.0 if layer.bias is None else layer.bias.detach().numpy()
+    return layer.weight.detach().numpy() @ features + bias
+
+
+def bernoulli_log_prob(head: Bernoulli, features: np.ndarray, action: np.ndarray) -> float:
+    probability = scipy.special.expit(_linear(head.logits, features))
+    return float(scipy.stats.bernoulli.logpmf(action.reshape(-1), probability).sum())
+
+
+def categorical_log_prob(head: Categorical, features: np.ndarray, action: np.ndarray) -> float:
+    choices = np.ravel(getattr(head.action_space, "nvec", getattr(head.action_space, "n", None)))
+    logits = _linear(head.logits, features).reshape(len(choices), -1)
+    pairs = zip(action.reshape(-1), logits, choices, strict=True)
+    probabilities = [scipy.special.softmax(row[:size])[int(choice)] for choice, row, size in pairs]
+    return float(np.log(probabilities).sum())
+
+
+def normal_log_prob(*, bounded: bool) -> Callable[[Normal, np.ndarray, np.ndarray], float]:
+    def log_prob(head: Normal, features: np.ndarray, action: np.ndarray) -> float:
+        low, high = (bound.astype(float).ravel() for bound in (head.action_space.low, head.action_space.high))
+        finite = np.isfinite(low) & np.isfinite(high)
+        low, high = np.where(finite, low, -1.0), np.where(finite, high, 1.0)
+        middle, half = (low + high) / 2, (high - low) / 2
+        mean, log_std = _linear(head.mean, features), head.log_std.detach().numpy()
+        if bounded:
+            mean = np.where(finite, np.tanh(mean), mean)
+        if head.log_std_slope is not None:
+            log_std = log_std + _linear(head.log_std_slope, features)
+        return float(scipy.stats.norm.logpdf(action.reshape(-1), middle + half * mean, half * np.exp(log_std)).sum())
+
+    return log_prob
+
+
+HEADS: list[HeadCase] = [
+    HeadCase("bernoulli", Bernoulli, "discrete_2", {}, bernoulli_log_prob),
+    HeadCase("bernoulli", Bernoulli, "discrete_2_start", {}, bernoulli_log_prob),
+    HeadCase("bernoulli", Bernoulli, "multi_binary", {}, bernoulli_log_prob),
+    HeadCase("bernoulli", Bernoulli, "multi_binary_2d", {"validate_args": True}, bernoulli_log_prob),
+    HeadCase("categorical", Categorical, "discrete", {}, categorical_log_prob),
+    HeadCase("categorical", Categorical, "discrete_1", {}, categorical_log_prob),
+    HeadCase("categorical", Categorical, "discrete_start", {"validate_args": True}, categorical_log_prob),
+    HeadCase("categorical", Categorical, "multi_discrete", {}, categorical_log_prob),
+    HeadCase("categorical", Categorical, "multi_discrete_uneven", {"validate_args": True}, categorical_log_prob),
+    HeadCase("categorical", Categorical, "multi_discrete_start", {}, categorical_log_prob),
+    HeadCase("categorical", Categorical, "multi_discrete_2d", {}, categorical_log_prob),
+    HeadCase("normal", Normal, "box", {}, normal_log_prob(bounded=True)),
+    HeadCase("normal", Normal, "box", {"mean": "unbounded"}, normal_log_prob(bounded=False)),
+    HeadCase("normal", Normal, "box_scalar", {"mean": "unbounded"}, normal_log_prob(bounded=False)),
+    HeadCase("normal", Normal, "box_2d", {"std": "state_dependent"}, normal_log_prob(bounded=True)),
+    HeadCase("normal", Normal, "box_uneven", {"validate_args": True}, normal_log_prob(bounded=True)),
+    HeadCase("normal", Normal, "box_float64", {"initial_std": 0.1}, normal_log_prob(bounded=True)),
+    HeadCase("normal", Normal, "box_unbounded", {"std": "state_dependent"}, normal_log_prob(bounded=True)),
+    HeadCase("normal", Normal, "box_one_sided", {"mean": "bounded"}, normal_log_prob(bounded=True)),
+    HeadCase("normal", Normal, "box_partly_bounded", {"mean": "bounded"}, normal_log_prob(bounded=True)),
+    HeadCase("normal_rsample", Normal, "box", {}, normal_log_prob(bounded=True)),
+]
+
+
+@dataclass(frozen=True)
+class DynamicsCase:
+    """A torch environment of conf/env."""
+
+    option: str  # of conf/env
+    dynamics: type[AbstractDynamics]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+DYNAMICS: list[DynamicsCase] = [
+    DynamicsCase("lqr", LQR, {"dim": 1}),
+    DynamicsCase("lqr", LQR, {"dim": 3, "horizon": 20}),
+    DynamicsCase("pendulum_torch", Pendulum),
+]
+
+# Torch dynamics and the Gymnasium environment that each equals step for step: one line for each `original`.
+TWINS: list[tuple[type[AbstractDynamics], str]] = [
+    (Pendulum, "Pendulum-v1"),
+]
+
+# option of conf/estimator, class, options that every generic test tries
+ESTIMATORS: list[tuple[str, type[AbstractEstimator], dict[str, Any]]] = [
+    ("score_function", ScoreFunction, {}),
+    ("score_function", ScoreFunction, {"normalize_returns": "none"}),
+    ("score_function", ScoreFunction, {"credit": "total_return", "entropy_coefficient": 0.1}),
+    ("pathwise", Pathwise, {"window": 3}),
+    ("pathwise_episode", Pathwise, {"window": None}),
+]
+
+
+def _value(observation_shape: tuple[int, ...]) -> Value:
+    return Value(observation_shape, lambda parameters: torch.optim.Adam(parameters, 0.003), hidden_sizes=(16,))
+
+
+# option of conf/baseline, class, observation shape -> an instance
+BASELINES: list[tuple[str, type[AbstractBaseline], Callable[[tuple[int, ...]], AbstractBaseline]]] = [
+    ("none", NoBaseline, lambda shape: NoBaseline()),
+    ("batch_mean", BatchMean, lambda shape: BatchMean()),
+    ("time_mean", TimeMean, lambda shape: TimeMean()),
+    ("value", Value, _value),
+]

@@ -1,0 +1,131 @@
+"""Shared fixtures, and the Gymnasium environment that the tests play: small, scripted, real."""
+
+from typing import ClassVar
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+
+class Scripted(gym.Env):
+    """An environment whose every answer can be foreseen.
+
+    Observation: (step, start, reward), where start ~ U(0, 1) is drawn at the reset and tells whose seed it was.
+    Reward: the sum of the action's entries, so that what arrives in the environment can be read off it.
+
+    Args:
+        action_space: what `step` insists on.
+        length: steps of an episode; None draws 1..12 at the reset, which makes batches of unequal lengths.
+        truncates: end by truncation instead of termination: True, False, or only the `first` episode after a seeded
+            reset, or only the `later` ones, which autoreset begins.
+        observations: `box`, or `dict` or `discrete`, which have to be flattened.
+        bad_reward, bad_observation: step of each episode that gives the bad value.
+        bad: that value.
+        bad_after_first_episode: every observation after the first episode is bad.
+    """
+
+    def __init__(
+        self,
+        action_space=None,
+        length=5,
+        truncates=False,
+        observations="box",
+        bad_reward=None,
+        bad_observation=None,
+        bad=float("nan"),
+        bad_after_first_episode=False,
+    ):
+        self.action_space = spaces.Discrete(2) if action_space is None else action_space
+        self.observation_space = {
+            "box": spaces.Box(-np.inf, np.inf, (3,), np.float32),
+            "dict": spaces.Dict({"start": spaces.Box(0, 1, (1,), np.float32), "step": spaces.Discrete(20)}),
+            "discrete": spaces.Discrete(20),
+        }[observations]
+        self.length = length
+        self.truncates = truncates
+        self.observations = observations
+        self.bad_reward = bad_reward
+        self.bad_observation = bad_observation
+        self.bad = bad
+        self.bad_after_first_episode = bad_after_first_episode
+        self.episodes = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.episodes = 0
+        self.episodes += 1
+        self.steps = 0
+        self.start = self.np_random.uniform()
+        self.end = self.length or int(self.np_random.integers(1, 13))
+        return self.observe(0.0), {}
+
+    def step(self, action):
+        # SyncVectorEnv hands over the actions of a Box without dims as numpy scalars, which `contains` warns of
+        inside = self.action_space.contains(np.asarray(action) if isinstance(self.action_space, spaces.Box) else action)
+        assert inside, f"{action!r} is not in {self.action_space}"
+        self.steps += 1
+        reward = float(np.sum(action))
+        over = self.steps >= self.end
+        truncates = {"first": self.episodes == 1, "later": self.episodes > 1}.get(self.truncates, self.truncates)
+        observation = self.observe(reward)
+        if self.steps == self.bad_reward:
+            reward = self.bad
+        return observation, reward, over and not truncates, over and truncates, {}
+
+    def observe(self, reward):
+        if self.observations == "discrete":
+            return self.steps
+        if self.observations == "dict":
+            return {"start": np.array([self.start], dtype=np.float32), "step": self.steps}
+        observation = np.array([self.steps, self.start, reward], dtype=np.float32)
+        if self.steps == self.bad_observation or (self.bad_after_first_episode and self.episodes > 1):
+            observation[:2] = self.bad
+        return observation
+
+
+class OneBuffer(gym.vector.VectorEnv):
+    """A vector environment that hands out one array again and again; it holds the number of the step."""
+
+    metadata: ClassVar = {"autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP}
+
+    def __init__(self, num_envs=1, max_episode_steps=5):
+        self.num_envs = num_envs
+        self.max_episode_steps = max_episode_steps
+        self.single_action_space = spaces.Discrete(2)
+        self.single_observation_space = spaces.Box(0, np.inf, (1,), np.float32)
+        self.buffers = np.zeros((num_envs, 1), np.float32), np.zeros(num_envs, np.float32)
+        self.flags = np.zeros((2, num_envs), bool)
+
+    def reset(self, *, seed=None, options=None):
+        self.flags[:] = False
+        self.buffers[0][:] = 0
+        return self.buffers[0], {}
+
+    def step(self, actions):
+        observations, rewards = self.buffers
+        observations += 1
+        rewards[:] = observations[:, 0]
+        self.flags[1] = observations[:, 0] == self.max_episode_steps
+        return observations, rewards, *self.flags, {}
+
+
+# without Gymnasium's environment checker, which warns of the very faults that the tests are about
+gym.register("ScorepathTest/Scripted-v0", Scripted, max_episode_steps=50, disable_env_checker=True)
+gym.register("ScorepathTest/NoTimeLimit-v0", Scripted, disable_env_checker=True)
+gym.register("ScorepathTest/OneBuffer-v0", vector_entry_point=OneBuffer, max_episode_steps=5)
+
+
+torch.set_warn_always(True)  # or a warning of torch's fails only the test that happens to run first
+
+
+@pytest.fixture(autouse=True)
+def _torch_state():
+    """Every test starts from the same generator and default dtype, and leaves them as they were."""
+    dtype = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(20240607)
+        yield
+    torch.set_default_dtype(dtype)

@@ -1,0 +1,248 @@
+"""What the command-line tests share: a command run in this process or in one of its own, and its outcome.
+
+This module also registers environments, by `helpers:Id` also for processes that do not load conftest.py.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.classic_control import CartPoleEnv
+from hydra.core.global_hydra import GlobalHydra
+
+from scorepath.cli import main
+from scorepath.run.csv_logger import read_metrics
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = ROOT / "conf"
+SCRIPTS = ROOT / "scripts"
+# the least that a run can do, whatever its environment
+ONE_UPDATE = ("debug=one_update", "logger=none", "callbacks=none")
+HOLD = "helpers:ScorepathTest/Hold-v0"
+FAULTY = "helpers:ScorepathTest/Faulty-v0"
+PATIENCE = 120.0  # seconds until a test gives up on another process; nothing is asserted about times
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+    directory: Path
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return json.loads((self.directory / "summary.json").read_text())
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        return read_metrics(self.directory / "metrics.csv")
+
+    @property
+    def sentence(self) -> str:
+        """What it said of a mistake, which must be one line of stderr."""
+        assert "Traceback" not in self.err, self.err
+        lines = [line for line in self.err.splitlines() if line.strip()]
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("scorepath: "), self.err
+        return lines[0].removeprefix("scorepath: ")
+
+
+def train(folder: Path, *overrides: str, directory: str | None = "run") -> Outcome:
+    """scripts/train.py in this process, with `folder` as the working directory and `folder/directory` as the run's."""
+    if directory is not None:
+        overrides = (f"hydra.run.dir={directory}", *overrides)
+    return _run_here("train", folder, directory or ".", *overrides)
+
+
+def sweep(folder: Path, *overrides: str, name: str = "it") -> Outcome:
+    """scripts/train.py --multirun in this process."""
+    return _run_here("train", folder, f"outputs/sweeps/{name}", "-m", f"sweep={name}", *overrides)
+
+
+def evaluate(folder: Path, *overrides: str) -> Outcome:
+    """scripts/eval.py in this process."""
+    return _run_here("eval", folder, ".", *overrides)
+
+
+def plot(folder: Path, *overrides: str) -> Outcome:
+    """scripts/plot.py in this process."""
+    return _run_here("plot", folder, ".", *overrides)
+
+
+def _job(config: str) -> Callable[[Any], Any]:
+    from scorepath.jobs.evaluate import evaluate as evaluate_job
+    from scorepath.jobs.plot import plot as plot_job
+    from scorepath.jobs.train import train as train_job
+
+    return {"train": train_job, "eval": evaluate_job, "plot": plot_job}[config]
+
+
+def _run_here(config: str, folder: Path, directory: str, *overrides: str) -> Outcome:
+    """A command as its script would run it, with all that it leaves in the process put back."""
+    out, err = io.StringIO(), io.StringIO()
+    environ, argv, cwd = dict(os.environ), sys.argv, Path.cwd()
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    sys.argv = [str(SCRIPTS / f"{config}.py"), *overrides]
+    os.chdir(folder)
+    GlobalHydra.instance().clear()
+    code = 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main(config, _job(config))
+    except SystemExit as exit:
+        code = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+    except Exception:
+        code = 1  # the interpreter's
+        err.write(traceback.format_exc())
+    finally:
+        GlobalHydra.instance().clear()
+        os.chdir(cwd)
+        os.environ.clear()
+        os.environ.update(environ)
+        sys.argv = argv
+        for handler in root.handlers:
+            if handler not in handlers:
+                handler.close()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+    return Outcome(code, out.getvalue(), err.getvalue(), folder / directory)
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Of another process: one thread, this folder importable, Hydra's and Lightning's own variables unset."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HYDRA_", "LOCAL_RANK", "PYTEST_"))}
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests"), **variables}
+
+
+def start(script: str, folder: Path, *overrides: str, **variables: str) -> subprocess.Popen:
+    """A script in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPTS / f"{script}.py"), *overrides],
+        cwd=folder,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen, directory: Path) -> Outcome:
+    """Waits for a process of `start`."""
+    try:
+        out, err = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError(f"did not end in {PATIENCE:g} s:\n{out}\n{err}") from None
+    return Outcome(process.returncode, out, err, directory)
+
+
+_REPORT_IMPORTS = """
+import atexit, runpy, sys
+atexit.register(lambda: print("imported:", *{"torch", "lightning", "gymnasium", "matplotlib"} & set(sys.modules)))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def imported_by(script: str, folder: Path, *overrides: str) -> set[str]:
+    """Which of the heavy packages a command imports, in a process of its own."""
+    command = [sys.executable, "-c", _REPORT_IMPORTS, str(SCRIPTS / f"{script}.py"), *overrides]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=PATIENCE)
+    assert "Traceback" not in done.stderr, done.stderr
+    return set(done.stdout.rpartition("imported:")[2].split())
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    """Until a file is there."""
+    deadline = time.monotonic() + PATIENCE
+    while not path.exists():
+        assert process.poll() is None, f"ended with {process.returncode} before {path}: {process.communicate()}"
+        assert time.monotonic() < deadline, f"no {path}"
+        time.sleep(0.02)
+
+
+def without_time(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Rows of a metrics.csv without the columns that differ from run to run."""
+    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
+
+
+def _runs_under(function: str) -> bool:
+    """Whether a function of that name is calling: an environment cannot see else what it is played for."""
+    return any(frame.f_code.co_name == function for frame, _ in traceback.walk_stack(None))
+
+
+class Hold(CartPoleEnv):
+    """CartPole that stops in the middle of a step to let a test send its signal.
+
+    HOLD=FUNCTION:NUMBER makes it write the file `held` in the working directory at the NUMBERth step under a function
+    of that name, and wait there until the file `go` appears. It holds once.
+    """
+
+    steps = 0
+
+    def step(self, action):
+        if where := os.environ.get("HOLD"):
+            self._hold(*where.split(":"))
+        return super().step(action)
+
+    @staticmethod
+    def _hold(function: str, number: str) -> None:
+        if not _runs_under(function):
+            return
+        Hold.steps += 1
+        if Hold.steps == int(number):
+            Path("held").touch()
+            while not Path("go").exists():
+                time.sleep(0.01)
+
+
+class Faulty(CartPoleEnv):
+    """CartPole that breaks at the seventh step of an episode, after a hundred steps under the function `under`.
+
+    Args:
+        bad: what is NaN: `reward` or `observation`; `raise` divides by zero.
+        under: name of the function that must be calling.
+    """
+
+    def __init__(self, bad, under):
+        super().__init__()
+        self.bad, self.under = bad, under
+        self.steps = self.total = 0
+
+    def reset(self, **kwargs):
+        self.steps = 0
+        return super().reset(**kwargs)
+
+    def step(self, action):
+        self.steps += 1
+        self.total += _runs_under(self.under)
+        observation, reward, terminated, truncated, info = super().step(action)
+        if self.total > 100 and self.steps == 7:
+            if self.bad == "raise":
+                reward = 1 // 0
+            elif self.bad == "reward":
+                reward = math.nan
+            else:
+                observation[:] = math.nan
+        return observation, reward, terminated, truncated, info
+
+
+gym.register("ScorepathTest/Hold-v0", Hold, max_episode_steps=60, disable_env_checker=True)
+gym.register("ScorepathTest/Faulty-v0", Faulty, max_episode_steps=60, disable_env_checker=True)

@@ -1,0 +1,151 @@
+"""The rules of the house, read from the sources with `ast`."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "scorepath"
+FILES = sorted(PACKAGE.rglob("*.py"))
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+
+# Data flows from left to right: a module imports only from modules to its left.
+ORDER = ["types", "seeding", "envs", "distributions", "policy", "rollout", "returns", "baselines", "estimators"]
+ORDER += ["compatibility", "module", "callbacks", "run", "build", "jobs", "cli"]
+LEAVES = {"errors", "schedules", "config"}  # importable by any
+HYDRA = {"build", "jobs", "cli"}
+LIGHTNING = {"module", "callbacks", "run", "build", "jobs"}
+# `verify` may import what it verifies, and only those who report its findings import it
+VERIFY_IMPORTS, VERIFY_IMPORTED_BY = set(ORDER[: ORDER.index("compatibility")]), {"callbacks"}
+
+every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def owner(path: Path) -> str:
+    """The module of the house that a file belongs to; '' for the package's own __init__."""
+    first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "" if first == "__init__" else first
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names of all imports of a file, also those inside functions and under TYPE_CHECKING."""
+    names = set()
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def house_imports(path: Path) -> set[str]:
+    """Modules of the house that a file imports, without its own."""
+    found = {name.split(".")[1] for name in imports(path) if name.startswith("scorepath.")}
+    return found - {owner(path), "__version__"}
+
+
+def roots(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(path)}
+
+
+def test_every_module_has_a_place_in_the_order():
+    modules = {owner(path) for path in FILES} - {""}
+    assert modules <= set(ORDER) | LEAVES | {"verify"}
+    assert set(ORDER) <= modules
+
+
+@every_file
+def test_a_module_imports_only_from_its_left(path):
+    own, found = owner(path), house_imports(path)
+    if own in LEAVES:
+        allowed = LEAVES
+    elif own == "verify":
+        allowed = LEAVES | VERIFY_IMPORTS
+    elif own == "":
+        allowed = set()
+    else:
+        allowed = LEAVES | set(ORDER[: ORDER.index(own)])
+        allowed |= {"verify"} if own in VERIFY_IMPORTED_BY else set()
+    assert found <= allowed
+
+
+def test_rollouts_know_nothing_of_returns():
+    """Nor does anything before the estimators: what an episode is worth is not the rollout's business."""
+    assert {owner(path) for path in FILES if "returns" in house_imports(path)} == {"baselines", "estimators"}
+
+
+@every_file
+def test_hydra_is_known_only_where_things_are_put_together(path):
+    assert not roots(path) & {"hydra", "omegaconf"} or owner(path) in HYDRA
+
+
+@every_file
+def test_lightning_is_known_only_from_the_module_on(path):
+    assert not roots(path) & {"lightning", "pytorch_lightning"} or owner(path) in LIGHTNING
+
+
+@every_file
+def test_files_fit_in_one_head(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 300
+
+
+def test_nothing_is_called_utils():
+    names = {part.removesuffix(".py") for path in FILES for part in path.relative_to(PACKAGE).parts}
+    assert not names & {"utils", "util", "helpers", "common", "misc"}
+
+
+def public_classes(path: Path) -> list[ast.ClassDef]:
+    return [node for node in parse(path).body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+
+
+@every_file
+def test_public_constructors_take_no_open_keywords(path):
+    """A misspelt argument must not be swallowed."""
+    for kind in public_classes(path):
+        for node in kind.body:
+            if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+                assert node.args.kwarg is None, kind.name
+
+
+@every_file
+def test_checkpoints_are_never_unpickled_blindly(path):
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.keyword) and node.arg == "weights_only":
+            assert isinstance(node.value, ast.Constant), "weights_only must be written out"
+            assert node.value.value is True
+
+
+@pytest.mark.parametrize("path", [*FILES, *SCRIPTS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_everything_public_has_a_docstring(path):
+    """Modules, functions and classes; of methods those of an interface, for overrides need none."""
+    tree = parse(path)
+    assert ast.get_docstring(tree), path
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in tree.body:
+        if isinstance(node, (*functions, ast.ClassDef)) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), node.name
+        if isinstance(node, ast.ClassDef) and node.name.startswith("Abstract"):
+            for method in node.body:
+                if isinstance(method, functions) and not method.name.startswith("_") and method.name != "forward":
+                    assert ast.get_docstring(method), f"{node.name}.{method.name}"
+
+
+def test_classes_are_abstract_or_final():
+    """What is subclassed is an interface, or an error."""
+    kinds = {kind.name: kind for path in FILES for kind in public_classes(path)}
+    bases = {base.id for kind in kinds.values() for base in kind.bases if isinstance(base, ast.Name)}
+    subclassed = {base for base in bases if base in kinds and not base.endswith("Error")}
+    assert subclassed
+    assert all(base.startswith("Abstract") for base in subclassed)
+
+
+def test_scripts_are_thin():
+    for path in SCRIPTS:
+        assert len(path.read_text(encoding="utf-8").splitlines()) < 40
+        assert {name.split(".")[1] for name in imports(path) if name.startswith("scorepath.")} <= {"cli", "jobs"}

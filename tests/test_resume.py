@@ -1,0 +1,282 @@
+"""Stopping and going on: a run that was stopped, however, ends with the digest of one that was not."""
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import FAULTY, HOLD, Outcome, evaluate, finish, start, sweep, train, wait_for, without_time
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+pytestmark = [
+    # Lightning 2.6 calls what torch 2.13 deprecates
+    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning"),
+]
+
+SMALL = ("eval.episodes=3", "record_episode=false", "lr_schedule=constant", "logger=csv")
+# options, budget of the first part, of the whole
+KINDS = {
+    "bernoulli": (("episodes_per_update=8",), 1000, 2500),
+    "categorical": (("dist=categorical", "episodes_per_update=8"), 1000, 2500),
+    "normal with a value network": (("env=pendulum", "baseline=value", "episodes_per_update=2"), 800, 2000),
+    "pathwise": (("env=pendulum_torch", "episodes_per_update=2"), 400, 1200),
+    "whole-episode pathwise": (("env=lqr", "episodes_per_update=2"), 400, 1200),
+    "normalized observations": (("policy.normalize_observations=true", "episodes_per_update=8"), 1000, 2500),
+    "momentum": (("optimizer=sgd", "optimizer.momentum=0.9", "episodes_per_update=8"), 1000, 2500),
+}
+
+
+def succeed(outcome: Outcome) -> Outcome:
+    assert outcome.code == 0, outcome.err
+    return outcome
+
+
+def snapshot(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def same_run(resumed: Outcome, whole: Outcome) -> None:
+    """In weights, counters and results; how long it took and what it ran on aside."""
+    changing = {"train_seconds", "total_seconds", "env_steps_per_second"}
+    assert {key: value for key, value in resumed.summary.items() if key not in changing} == {
+        key: value for key, value in whole.summary.items() if key not in changing
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_resumed_is_the_run_uninterrupted(tmp_path, kind):
+    """`auto` and a path, to a run or to a checkpoint."""
+    options, part, budget = KINDS[kind]
+    every = f"eval.every_env_steps={part}"
+    whole = succeed(train(tmp_path, *SMALL, *options, every, f"max_env_steps={budget}", directory="whole"))
+    first = succeed(train(tmp_path, *SMALL, *options, every, f"max_env_steps={part}", directory="first"))
+    assert first.summary["weights_sha256"] != whole.summary["weights_sha256"]
+    rest = (*SMALL, *options, every, f"max_env_steps={budget}")
+    elsewhere = succeed(train(tmp_path, *rest, "resume=first", directory="elsewhere"))
+    same_run(elsewhere, whole)
+    resumed = succeed(train(tmp_path, *rest, "resume=auto", directory="first"))
+    same_run(resumed, whole)
+    assert without_time(resumed.rows) == without_time(whole.rows)
+    # what a reader of metrics.csv in the other folder finds is the rest
+    assert without_time(elsewhere.rows) == without_time(whole.rows)[len(first.rows) :]
+
+
+def test_resume_takes_a_checkpoint(tmp_path):
+    options, part, budget = KINDS["bernoulli"]
+    whole = succeed(train(tmp_path, *SMALL, *options, f"max_env_steps={budget}", directory="whole"))
+    succeed(train(tmp_path, *SMALL, *options, f"max_env_steps={part}", directory="first"))
+    path = "resume=first/checkpoints/last.ckpt"
+    resumed = succeed(train(tmp_path, *SMALL, *options, f"max_env_steps={budget}", path, directory="rest"))
+    same_run(resumed, whole)
+
+
+def test_resume_auto_of_nothing_starts_from_the_beginning_and_says_so(tmp_path):
+    resumed = succeed(train(tmp_path, "debug=one_update", "logger=none", "resume=auto"))
+    assert "nothing to resume" in resumed.out
+    fresh = succeed(train(tmp_path, "debug=one_update", "logger=none", directory="fresh"))
+    same_run(resumed, fresh)
+
+
+def test_resuming_a_finished_run_changes_nothing_but_times(tmp_path):
+    options = (*SMALL, "episodes_per_update=8", "max_env_steps=1000")
+    first = succeed(train(tmp_path, *options))
+    summary, rows, checkpoint = first.summary, first.rows, (first.directory / "checkpoints/last.ckpt").read_bytes()
+    again = succeed(train(tmp_path, *options, "resume=auto"))
+    assert again.rows == rows
+    assert (again.directory / "checkpoints/last.ckpt").read_bytes() == checkpoint
+    for key in ("status", "weights_sha256", "eval_return_mean", "env_steps", "updates", "episodes"):
+        assert again.summary[key] == summary[key]
+
+
+def test_resuming_a_solved_run_stays_solved(tmp_path):
+    options = (*SMALL, "episodes_per_update=8", "eval.every_env_steps=500", "env.reward_threshold=12")
+    first = succeed(train(tmp_path, *options)).summary
+    again = succeed(train(tmp_path, *options, "resume=auto")).summary
+    assert first["status"] == again["status"] == "solved"
+    for key in ("weights_sha256", "solved_at_env_steps", "env_steps"):
+        assert again[key] == first[key]
+
+
+def test_best_checkpoint_stays_the_best_over_a_resume(tmp_path):
+    """Of all evaluations, the first part's included."""
+    options = (*SMALL, "episodes_per_update=8", "eval.every_env_steps=400")
+    succeed(train(tmp_path, *options, "max_env_steps=1200"))
+    resumed = succeed(train(tmp_path, *options, "max_env_steps=2400", "resume=auto"))
+    evaluated = {int(row["env_steps"]): float(row["eval/return_mean"]) for row in resumed.rows if row["eval/return_mean"]}
+    best = torch.load(resumed.directory / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["scorepath"]["env_steps"] == max(evaluated, key=lambda steps: evaluated[steps])
+
+
+# ------------------------------------------------------------------ refused
+
+
+@pytest.fixture
+def stopped(tmp_path) -> Outcome:
+    return succeed(train(tmp_path, *SMALL, "episodes_per_update=8", "max_env_steps=500"))
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        ("policy.torso.hidden_sizes=[32]", "resume with the config it was trained with"),
+        ("policy=linear", "resume with the config it was trained with"),
+        ("dist=categorical", "resume with the config it was trained with"),
+        ("baseline=value", "resume with the config it was trained with"),
+        ("env=acrobot", "resume with the config it was trained with"),
+        ("policy.normalize_observations=true", "resume with the config it was trained with"),
+        ("seed=1", "resume with that seed"),
+    ],
+)
+def test_resuming_as_another_run_is_refused_and_harms_nothing(stopped, change, remedy):
+    before = snapshot(stopped.directory)
+    outcome = train(stopped.directory.parent, *SMALL, "episodes_per_update=8", "max_env_steps=900", change, "resume=auto")
+    assert outcome.code == 2
+    assert remedy in outcome.sentence
+    assert snapshot(stopped.directory) == before
+
+
+def test_resuming_with_a_bad_value_harms_nothing(stopped):
+    before = snapshot(stopped.directory)
+    outcome = train(stopped.directory.parent, "resume=auto", "dist=normal")
+    assert outcome.code == 2
+    assert "dist=normal needs a Box" in outcome.sentence
+    assert snapshot(stopped.directory) == before
+
+
+@pytest.mark.parametrize("size", [0, 1000, -1], ids=["empty", "cut short", "bits flipped"])
+def test_damaged_checkpoint_is_refused(stopped, size):
+    path = stopped.directory / "checkpoints" / "last.ckpt"
+    content = path.read_bytes()
+    path.write_bytes(content[:size] if size >= 0 else b"x" * 100 + content[100:])
+    outcome = train(stopped.directory.parent, *SMALL, "max_env_steps=900", "resume=auto")
+    assert outcome.code == 2
+    assert "cannot be read as a scorepath checkpoint" in outcome.sentence
+
+
+# ------------------------------------------------------------------ signals
+
+HELD = (
+    *("env=gym", f"env.id={HOLD}", "dist=bernoulli", "logger=default", "record_episode=false", "episodes_per_update=4"),
+    *("eval.episodes=3", "eval.every_env_steps=300", "max_env_steps=1500"),
+)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Outcome:
+    """With the linear schedule, which depends on env steps alone."""
+    return succeed(train(tmp_path_factory.mktemp("uninterrupted"), *HELD))
+
+
+def interrupt(folder: Path, number: signal.Signals, where: str, *more: str) -> Outcome:
+    """Sends a real signal to a real run while it is in the middle of an episode of the function of that name."""
+    directory = folder / "run"
+    process = start("train", folder, f"hydra.run.dir={directory}", *HELD, *more, HOLD=where)
+    wait_for(folder / "held", process)
+    process.send_signal(number)
+    (folder / "go").touch()
+    return finish(process, directory)
+
+
+def resume(folder: Path) -> Outcome:
+    return succeed(train(folder, *HELD, "resume=auto"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_ends_a_run_that_can_be_resumed(tmp_path, number, uninterrupted):
+    """Stopped between two evaluations, so that there is no checkpoint yet of this update."""
+    stopped = interrupt(tmp_path, number, "training_step:450")
+    assert stopped.code == 128 + number
+    assert number.name in stopped.sentence
+    assert f"resume={stopped.directory}" in stopped.sentence
+    summary = stopped.summary
+    assert summary["status"] == "interrupted"
+    # the update in progress is finished; another is not begun
+    finished = [int(row["env_steps"]) for row in uninterrupted.rows if row["rollout/episode_return_mean"]]
+    assert summary["env_steps"] == finished[summary["updates"] - 1] < 1500
+    checkpoint = torch.load(stopped.directory / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["scorepath"]["env_steps"] == summary["env_steps"]
+    assert int(stopped.rows[-1]["env_steps"]) == summary["env_steps"]
+
+    resumed = resume(tmp_path)
+    same_run(resumed, uninterrupted)
+    assert without_time(resumed.rows) == without_time(uninterrupted.rows)
+    assert "Resuming from" in resumed.out
+    summary["seed"] = uninterrupted.summary["seed"]
+
+
+def test_interrupted_run_has_a_complete_summary_and_log(tmp_path, uninterrupted):
+    stopped = interrupt(tmp_path, signal.SIGTERM, "training_step:450")
+    assert (stopped.directory / "train.log").is_file()
+    assert set(stopped.summary) == set(uninterrupted.summary)
+
+
+def test_a_signal_during_an_evaluation(tmp_path, uninterrupted):
+    stopped = interrupt(tmp_path, signal.SIGTERM, "validation_step:20")
+    assert stopped.code == 143
+    assert stopped.summary["status"] == "interrupted"
+    resumed = resume(tmp_path)
+    same_run(resumed, uninterrupted)
+    assert without_time(resumed.rows) == without_time(uninterrupted.rows)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_during_the_final_evaluation(tmp_path, number, uninterrupted):
+    """All is learned; what is missing is the figure that may be reported."""
+    stopped = interrupt(tmp_path, number, "_final_evaluation:20")
+    assert stopped.code == 128 + number
+    assert stopped.summary["status"] == "interrupted"
+    resumed = resume(tmp_path)
+    same_run(resumed, uninterrupted)
+
+
+def test_kill_9_loses_no_more_than_what_follows_the_last_checkpoint(tmp_path, uninterrupted):
+    killed = interrupt(tmp_path, signal.SIGKILL, "training_step:800")
+    assert killed.code == -signal.SIGKILL
+    resumed = resume(tmp_path)
+    same_run(resumed, uninterrupted)
+    assert without_time(resumed.rows) == without_time(uninterrupted.rows)
+
+
+def test_second_sigint_leaves_at_once(tmp_path):
+    directory = tmp_path / "run"
+    process = start("train", tmp_path, f"hydra.run.dir={directory}", *HELD, HOLD="training_step:450")
+    wait_for(tmp_path / "held", process)
+    process.send_signal(signal.SIGINT)
+    # the environment goes on waiting, for no `go` ever comes; signals of one number sent together would be one
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        wait_a_little()
+    assert finish(process, directory).code == 130
+
+
+def wait_a_little() -> None:
+    signal.sigtimedwait([], 0.2)
+
+
+def test_tensorboard_shows_a_resumed_run_once(tmp_path, uninterrupted):
+    """A run that failed between two checkpoints: what it wrote after the last one is written again."""
+    options = (
+        *("env=gym", f"env.id={FAULTY}", "dist=bernoulli", "record_episode=false", "episodes_per_update=2"),
+        *("eval.episodes=2", "eval.every_env_steps=200", "max_env_steps=600", "+env.kwargs.bad=reward"),
+    )
+    failed = train(tmp_path, *options, "+env.kwargs.under=training_step")
+    assert failed.code == 1
+    resumed = succeed(train(tmp_path, *options, "+env.kwargs.under=nothing", "resume=auto"))
+    rows = [int(row["env_steps"]) for row in resumed.rows if row["rollout/episode_return_mean"]]
+    assert rows == sorted(set(rows))
+    events = EventAccumulator(str(resumed.directory / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    assert [event.step for event in events.Scalars("rollout/episode_return_mean")] == rows
+
+
+def test_resumed_run_can_be_evaluated(tmp_path):
+    succeed(train(tmp_path, *SMALL, "episodes_per_update=8", "max_env_steps=500"))
+    succeed(train(tmp_path, *SMALL, "episodes_per_update=8", "max_env_steps=900", "resume=auto"))
+    assert evaluate(tmp_path, "run_dir=run", "episodes=2", "checkpoint=last").code == 0
+
+
+def test_a_sweep_resumes_where_its_jobs_stopped(tmp_path):
+    options = (*SMALL, "episodes_per_update=8", "seed=0,1")
+    first = succeed(sweep(tmp_path, *options, "max_env_steps=500"))
+    digests = {path.parent.name: path.read_bytes() for path in first.directory.glob("*/checkpoints/last.ckpt")}
+    again = succeed(sweep(tmp_path, *options, "max_env_steps=500", "resume=auto"))
+    assert {path.parent.name: path.read_bytes() for path in again.directory.glob("*/checkpoints/last.ckpt")} == digests

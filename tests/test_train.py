@@ -1,0 +1,389 @@
+"""Training end to end: the run directory, the metrics, reproducibility, how a run stops, and what a fault leaves behind."""
+
+import json
+import math
+import re
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import FAULTY, Outcome, finish, imported_by, start, train, without_time
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from scorepath.run.directory import claim
+
+pytestmark = [
+    # Lightning 2.6 calls what torch 2.13 deprecates
+    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning"),
+]
+
+SMALL = ("max_env_steps=3000", "eval.every_env_steps=1000", "eval.episodes=4", "episodes_per_update=8")
+SUMMARY = {
+    *("status", "seed", "env_steps", "updates", "episodes", "train_seconds", "total_seconds", "env_steps_per_second"),
+    *("eval_return_mean", "eval_return_ci95", "eval_episodes", "solved_at_env_steps", "weights_sha256", "versions"),
+}
+METRICS = {
+    *("rollout/episode_return_mean", "rollout/episode_length_mean", "train/surrogate_loss", "train/entropy"),
+    *("train/grad_norm", "eval/return_mean", "time/env_steps_per_second"),
+}
+# of a value network alone
+VALUE_METRICS = {"baseline/explained_variance"}
+# TensorBoard's HParams tab reads these; they are no curves
+HPARAM_TAGS = {"eval/return_mean_final", "env_steps"}
+
+
+def succeed(outcome: Outcome) -> Outcome:
+    assert outcome.code == 0, outcome.err
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory) -> Outcome:
+    """A run with everything on."""
+    return succeed(train(tmp_path_factory.mktemp("reference"), *SMALL))
+
+
+@pytest.fixture(scope="module")
+def with_value(tmp_path_factory) -> Outcome:
+    return succeed(train(tmp_path_factory.mktemp("value"), *SMALL, "baseline=value", "record_episode=false"))
+
+
+def snapshot(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+# ------------------------------------------------------------------ the run directory
+
+
+def test_run_directory_is_complete(reference):
+    files = set(snapshot(reference.directory))
+    events = {name for name in files if name.startswith("tensorboard/events.out.tfevents.")}
+    assert events
+    assert files - events == {
+        *(".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "train.log", "summary.json"),
+        *("checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.csv", "tensorboard/hparams.yaml"),
+    }
+
+
+def test_nothing_is_written_beside_the_run_directory(tmp_path):
+    succeed(train(tmp_path, "debug=one_update"))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_saved_config_is_the_config_that_ran(reference):
+    saved = OmegaConf.load(reference.directory / ".hydra" / "config.yaml")
+    assert saved.max_env_steps == 3000
+    assert saved.env.id == "CartPole-v1"
+    overrides = OmegaConf.load(reference.directory / ".hydra" / "overrides.yaml")
+    assert list(overrides) == list(SMALL)
+
+
+def test_summary_has_the_keys_of_the_design_and_no_others(reference):
+    assert set(reference.summary) == SUMMARY
+
+
+def test_summary_agrees_with_the_metrics(reference, with_value):
+    for outcome in (reference, with_value):
+        summary, updates = outcome.summary, [row for row in outcome.rows if row["rollout/episode_return_mean"]]
+        assert summary["updates"] == len(updates)
+        assert summary["episodes"] == 8 * len(updates)
+        assert summary["env_steps"] == int(updates[-1]["env_steps"])
+        assert summary["eval_episodes"] == 4
+        low, high = summary["eval_return_ci95"]
+        assert low < summary["eval_return_mean"] < high
+        assert summary["seed"] == 0
+        assert summary["total_seconds"] >= summary["train_seconds"] > 0
+        assert re.fullmatch("[0-9a-f]{64}", summary["weights_sha256"])
+        assert summary["versions"]["torch"] == torch.__version__
+
+
+def test_env_steps_are_the_lengths_of_all_episodes(reference):
+    updates = [row for row in reference.rows if row["rollout/episode_return_mean"]]
+    steps = [0, *(int(row["env_steps"]) for row in updates)]
+    for before, after, row in zip(steps, steps[1:], updates, strict=False):
+        assert after - before == round(8 * float(row["rollout/episode_length_mean"]))
+        assert row["rollout/episode_return_mean"] == row["rollout/episode_length_mean"]  # CartPole pays 1 a step
+
+
+def test_metrics_have_the_names_of_the_design(reference, with_value):
+    assert set(reference.rows[0]) >= {"env_steps"} | METRICS
+    assert set(with_value.rows[0]) >= {"env_steps"} | METRICS | VALUE_METRICS
+
+
+def test_every_metric_is_a_finite_number(with_value):
+    for row in with_value.rows:
+        assert all(math.isfinite(float(value)) for value in row.values() if value)
+
+
+def test_evaluation_comes_after_the_update_that_crosses_its_interval(reference):
+    updates = [int(row["env_steps"]) for row in reference.rows if row["rollout/episode_return_mean"]]
+    evaluated = [int(row["env_steps"]) for row in reference.rows if row["eval/return_mean"]]
+    assert evaluated == [next(steps for steps in updates if steps >= due) for due in (1000, 2000, 3000)]
+
+
+@pytest.mark.parametrize("fixture", ["reference", "with_value"])
+def test_tensorboard_has_the_metrics_of_the_csv_over_env_steps(fixture, request):
+    outcome = request.getfixturevalue(fixture)
+    events = EventAccumulator(str(outcome.directory / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    columns = set(outcome.rows[0]) - {"env_steps"}
+    assert set(events.Tags()["scalars"]) - HPARAM_TAGS == columns
+    for name in columns:
+        written = [(int(row["env_steps"]), float(row[name])) for row in outcome.rows if row[name]]
+        shown = [(event.step, event.value) for event in events.Scalars(name)]
+        assert [step for step, _ in shown] == [step for step, _ in written]
+        assert [value for _, value in shown] == pytest.approx([value for _, value in written], rel=1e-6)
+
+
+def test_tensorboard_has_the_config_and_a_picture(reference):
+    events = EventAccumulator(str(reference.directory / "tensorboard")).Reload()
+    (text,) = events.Tensors("config/text_summary")
+    assert b"CartPole-v1" in text.tensor_proto.string_val[0]
+    (image,) = events.Images("eval/episode")
+    assert image.step == reference.summary["env_steps"]
+    assert image.encoded_image_string[:6] == b"GIF89a"
+
+
+def test_log_file_has_what_the_terminal_shows(reference):
+    (line,) = reference.out.splitlines()
+    assert "completed after" in line
+    assert line in (reference.directory / "train.log").read_text()
+    assert not reference.err
+
+
+def test_checkpoints_are_plain_data(reference):
+    """So that torch's safe loader takes them, whoever sent them."""
+    for name in ("best", "last"):
+        checkpoint = torch.load(reference.directory / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        assert checkpoint["scorepath"]["seed"] == 0
+    assert checkpoint["scorepath"]["env_steps"] == reference.summary["env_steps"]
+
+
+# ------------------------------------------------------------------ reproducibility
+
+
+def test_same_command_gives_the_same_weights_in_a_process_of_its_own(reference, tmp_path):
+    directory = tmp_path / "run"
+    again = succeed(finish(start("train", tmp_path, f"hydra.run.dir={directory}", *SMALL), directory))
+    assert again.summary["weights_sha256"] == reference.summary["weights_sha256"]
+    assert again.summary["eval_return_mean"] == reference.summary["eval_return_mean"]
+    assert without_time(again.rows) == without_time(reference.rows)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("logger=none", "record_episode=false"),
+        ("logger=csv",),
+        ("callbacks=none",),
+        ("callbacks.checkpoints=null",),
+        ("callbacks.evaluation=null",),
+        ("+callbacks.progress.show=true",),
+        ("eval.every_env_steps=200", "eval.episodes=7"),
+        ("eval.deterministic=true",),
+        ("trainer.log_every_n_steps=3",),
+        ("debug=profiler",),
+        ("debug=anomaly",),
+        ("stop_when_solved=false",),
+        ("env.reward_threshold=null",),
+    ],
+    ids=" ".join,
+)
+def test_watching_does_not_change_the_weights(reference, tmp_path, change):
+    outcome = succeed(train(tmp_path, *SMALL, *change))
+    assert outcome.summary["weights_sha256"] == reference.summary["weights_sha256"]
+    assert outcome.summary["env_steps"] == reference.summary["env_steps"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["seed=1", "dist=categorical", "gamma=0.9", "optimizer.lr=0.011", "episodes_per_update=9", "max_env_steps=2500"],
+)
+def test_what_should_change_the_weights_does(reference, tmp_path, change):
+    outcome = succeed(train(tmp_path, *SMALL, change, "logger=none", "callbacks=none"))
+    assert outcome.summary["weights_sha256"] != reference.summary["weights_sha256"]
+
+
+# ------------------------------------------------------------------ how a run ends
+
+
+def test_the_update_that_crosses_the_budget_is_the_last(reference):
+    steps = [int(row["env_steps"]) for row in reference.rows if row["rollout/episode_return_mean"]]
+    assert steps[-2] < 3000 <= steps[-1] == reference.summary["env_steps"]
+    assert reference.summary["status"] == "completed"
+    assert reference.summary["solved_at_env_steps"] is None
+
+
+def test_a_run_stops_when_solved(tmp_path):
+    outcome = succeed(train(tmp_path, *SMALL, "env.reward_threshold=12"))
+    summary = outcome.summary
+    assert summary["status"] == "solved"
+    assert summary["solved_at_env_steps"] == summary["env_steps"] < 2000
+    assert set(summary) == SUMMARY
+    (evaluation,) = [row for row in outcome.rows if row["eval/return_mean"]]
+    assert float(evaluation["eval/return_mean"]) >= 12
+
+
+def test_a_run_may_go_on_after_it_is_solved(tmp_path, reference):
+    outcome = succeed(train(tmp_path, *SMALL, "env.reward_threshold=12", "stop_when_solved=false"))
+    assert outcome.summary["status"] == "completed"
+    assert 1000 <= outcome.summary["solved_at_env_steps"] < 2000
+    assert outcome.summary["weights_sha256"] == reference.summary["weights_sha256"]
+
+
+def test_final_evaluation_is_of_episodes_that_no_stopping_rule_has_seen(reference):
+    last = [row for row in reference.rows if row["eval/return_mean"]][-1]
+    assert float(last["eval/return_mean"]) != reference.summary["eval_return_mean"]
+
+
+@pytest.mark.parametrize(
+    ("options", "metric"),
+    [
+        (("env=pendulum_torch", "episodes_per_update=2", "max_env_steps=800"), "baseline/explained_variance"),
+        (("env=lqr", "episodes_per_update=2", "max_env_steps=800"), "train/grad_norm"),
+        (("env=pendulum", "baseline=value", "episodes_per_update=2", "max_env_steps=800"), "baseline/explained_variance"),
+        (("policy.normalize_observations=true", "max_env_steps=800"), "train/entropy"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_the_other_ways_to_train(tmp_path, options, metric):
+    """The budget is crossed, the metric is there, and a second run gives the same weights."""
+    small = ("eval.episodes=2", "eval.every_env_steps=400", "record_episode=false")
+    first = succeed(train(tmp_path, *options, *small))
+    again = succeed(train(tmp_path, *options, *small, "logger=none", "callbacks=none", directory="again"))
+    assert first.summary["status"] == "completed"
+    assert first.summary["env_steps"] >= 800
+    assert any(row[metric] for row in first.rows)
+    assert first.summary["weights_sha256"] == again.summary["weights_sha256"]
+
+
+def test_two_runs_of_one_name_get_two_folders(tmp_path):
+    """The default folder is claimed by the same resolver, and named after the second."""
+    arguments = ("debug=one_update", "hydra.run.dir=${claim:outputs/same}", "logger=csv")
+    processes = [start("train", tmp_path, *arguments, f"seed={seed}") for seed in (0, 1)]
+    outcomes = [succeed(finish(process, tmp_path)) for process in processes]
+    folders = sorted(path.name for path in (tmp_path / "outputs").iterdir())
+    assert folders == ["same", "same_2"]
+    summaries = [json.loads((tmp_path / "outputs" / name / "summary.json").read_text()) for name in folders]
+    assert {summary["seed"] for summary in summaries} == {0, 1}
+    for outcome in outcomes:
+        assert re.search(r"outputs/same(_2)?$", outcome.out.strip())
+
+
+def test_default_folder_is_named_after_date_and_time(tmp_path):
+    succeed(train(tmp_path, "debug=one_update", "logger=none", directory=None))
+    (summary,) = tmp_path.glob("outputs/*/*/summary.json")
+    date, time = summary.parts[-3:-1]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", date)
+    assert re.fullmatch(r"\d\d-\d\d-\d\d", time)
+
+
+def test_claim_is_exclusive(tmp_path):
+    base, claimed = str(tmp_path / "a" / "b"), []
+    threads = [threading.Thread(target=lambda: claimed.append(claim(base))) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(claimed)) == 20
+    assert base in claimed
+
+
+def test_a_run_is_never_written_over(tmp_path):
+    succeed(train(tmp_path, "debug=one_update"))
+    before = snapshot(tmp_path)
+    outcome = train(tmp_path, "debug=one_update", "seed=1")
+    assert outcome.code == 2
+    assert "resume=auto" in outcome.sentence
+    assert "hydra.run.dir" in outcome.sentence
+    assert snapshot(tmp_path) == before
+
+
+# ------------------------------------------------------------------ faults of the environment
+
+
+FAULT = (
+    *("env=gym", f"env.id={FAULTY}", "dist=bernoulli", "record_episode=false"),
+    *("episodes_per_update=2", "eval.episodes=2", "eval.every_env_steps=50"),
+)
+
+
+@pytest.mark.parametrize("what", ["reward", "observation"])
+def test_nan_stops_the_run_before_the_optimizer_step(tmp_path, what):
+    outcome = train(tmp_path, *FAULT, f"+env.kwargs.bad={what}", "+env.kwargs.under=training_step")
+    assert outcome.code == 1
+    sentence = outcome.sentence
+    assert f"a {what} that is not finite" in sentence
+    assert re.search(r"at step 7 after action [01] of the episode reset with seed \d+", sentence)
+    summary = outcome.summary
+    assert summary["status"] == "failed"
+    assert summary["error"] == sentence
+    checkpoint = torch.load(outcome.directory / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["scorepath"]["env_steps"] > 0
+    assert all(torch.isfinite(tensor).all() for tensor in checkpoint["state_dict"].values())
+    assert outcome.rows
+
+
+def test_failed_run_has_the_error_in_its_log(tmp_path):
+    outcome = train(tmp_path, *FAULT, "+env.kwargs.bad=reward", "+env.kwargs.under=training_step")
+    assert outcome.sentence in (outcome.directory / "train.log").read_text()
+
+
+def test_nan_in_an_evaluation_is_a_failure_too(tmp_path):
+    outcome = train(tmp_path, *FAULT, "+env.kwargs.bad=reward", "+env.kwargs.under=validation_step")
+    assert outcome.code == 1
+    assert "not finite" in outcome.sentence
+    assert outcome.summary["status"] == "failed"
+
+
+def test_full_error_shows_the_traceback(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    outcome = train(tmp_path, *FAULT, "+env.kwargs.bad=reward", "+env.kwargs.under=training_step")
+    assert outcome.code == 1
+    assert "Traceback (most recent call last)" in outcome.err
+    assert "NonFiniteError" in outcome.err
+
+
+def test_failed_run_has_a_complete_summary(tmp_path):
+    outcome = train(tmp_path, *FAULT, "+env.kwargs.bad=reward", "+env.kwargs.under=training_step")
+    assert set(outcome.summary) == SUMMARY | {"error"}
+    assert outcome.summary["env_steps"] > 0
+
+
+def test_an_environment_that_raises_shows_its_traceback_and_leaves_a_summary(tmp_path):
+    """A bug in somebody's environment is no mistake at the command line: its author wants to see where."""
+    outcome = train(tmp_path, *FAULT, "+env.kwargs.bad=raise", "+env.kwargs.under=training_step")
+    assert outcome.code == 1
+    assert "ZeroDivisionError" in outcome.err
+    assert outcome.summary["status"] == "failed"
+    assert "division" in outcome.summary["error"]
+
+
+def test_a_gradient_that_is_not_finite_is_not_applied(tmp_path):
+    """A reward that is finite, but whose square is not."""
+    scripted = ("env=gym", "env.id=ScorepathTest/Scripted-v0", "+env.kwargs.bad_reward=3", "+env.kwargs.bad=1e38")
+    outcome = train(tmp_path, *scripted, "baseline=none", "estimator.normalize_returns=none")
+    assert outcome.code == 1
+    assert outcome.sentence.startswith("The gradient of update 0 is not finite")
+    assert outcome.summary["status"] == "failed"
+
+
+def test_pathwise_that_diverges_says_so(tmp_path):
+    outcome = train(tmp_path, *SMALL, "env=lqr", "optimizer.lr=1e6")
+    assert outcome.code == 1
+    assert "lqr (dim=1) gave a reward that is not finite" in outcome.sentence
+    assert outcome.summary["status"] == "failed"
+
+
+# ------------------------------------------------------------------ what is imported
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--cfg", "job"), ("-m", "--cfg", "job"), ("seed=-1",), ("env=x",)])
+def test_nothing_is_imported_to_say_a_word(tmp_path, arguments):
+    """Help, the config and a refused value cost half a second, not the five of torch and Lightning."""
+    assert imported_by("train", tmp_path, *arguments) == set()
+
+
+def test_refused_combination_does_not_import_lightning(tmp_path):
+    assert imported_by("train", tmp_path, "dist=normal") == {"torch", "gymnasium"}
