@@ -265,7 +265,7 @@ INSIDE_AND_OUTSIDE = {
     "env.vectorization": (["auto", "sync", "async", "vector_entry_point"], ["Sync", None]),
     "env.dynamics.dim": ([1, 3], [0, 1.5]),
     "env.dynamics.dt": ([0.1], [0.0, -0.1]),
-    "dist.initial_std": ([0.6, 1], [0, -0.1, None]),
+    "dist.initial_std": ([0.6, 1, 100], [0, -0.1, 101, None]),
     "dist.std": (["state_independent", "state_dependent"], ["fixed"]),
     "dist.mean": (["bounded", "unbounded"], ["tanh"]),
     "estimator.credit": (["reward_to_go", "total_return"], ["gae"]),
@@ -282,6 +282,7 @@ INSIDE_AND_OUTSIDE = {
     "optimizer.momentum": ([0.0, 1.0], [1.1]),
     "lr_schedule.final": ([0.0, 1.0], [-0.1, 2]),
     "trainer.log_every_n_steps": ([1], [0]),
+    "trainer.profiler": ([None, "simple"], [12, True]),
     "trainer.devices": (["auto", 2, [0, 1]], ["two", 1.5, None]),
     "trainer.precision": (["32-true", 16], [None, 1.5]),
 }

@@ -286,7 +286,9 @@ def test_a_box_as_wide_as_float32_gives_finite_actions():
     assert base(dist).scale.isfinite().all()
 
 
-@pytest.mark.parametrize("wrong", [{"initial_std": 0.0}, {"initial_std": -1.0}, {"std": "fixed"}, {"mean": "tanh"}])
+@pytest.mark.parametrize(
+    "wrong", [{"initial_std": 0.0}, {"initial_std": -1.0}, {"initial_std": 101.0}, {"std": "fixed"}, {"mean": "tanh"}]
+)
 def test_normal_refuses_other_options(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}"):
         Normal(cases.SPACES["box"], 3, **wrong)

@@ -52,13 +52,14 @@ def test_a_run_resumed_is_the_run_uninterrupted(tmp_path, kind):
     first = succeed(train(tmp_path, *SMALL, *options, every, f"max_env_steps={part}", directory="first"))
     assert first.summary["weights_sha256"] != whole.summary["weights_sha256"]
     rest = (*SMALL, *options, every, f"max_env_steps={budget}")
+    rows = first.rows
     elsewhere = succeed(train(tmp_path, *rest, "resume=first", directory="elsewhere"))
     same_run(elsewhere, whole)
     resumed = succeed(train(tmp_path, *rest, "resume=auto", directory="first"))
     same_run(resumed, whole)
     assert without_time(resumed.rows) == without_time(whole.rows)
     # what a reader of metrics.csv in the other folder finds is the rest
-    assert without_time(elsewhere.rows) == without_time(whole.rows)[len(first.rows) :]
+    assert without_time(elsewhere.rows) == without_time(whole.rows)[len(rows) :]
 
 
 def test_resume_takes_a_checkpoint(tmp_path):
@@ -72,7 +73,7 @@ def test_resume_takes_a_checkpoint(tmp_path):
 
 def test_resume_auto_of_nothing_starts_from_the_beginning_and_says_so(tmp_path):
     resumed = succeed(train(tmp_path, "debug=one_update", "logger=none", "resume=auto"))
-    assert "nothing to resume" in resumed.out
+    assert "starts from the beginning" in resumed.out
     fresh = succeed(train(tmp_path, "debug=one_update", "logger=none", directory="fresh"))
     same_run(resumed, fresh)
 
@@ -118,12 +119,12 @@ def stopped(tmp_path) -> Outcome:
 @pytest.mark.parametrize(
     ("change", "remedy"),
     [
-        ("policy.torso.hidden_sizes=[32]", "resume with the config it was trained with"),
-        ("policy=linear", "resume with the config it was trained with"),
-        ("dist=categorical", "resume with the config it was trained with"),
-        ("baseline=value", "resume with the config it was trained with"),
-        ("env=acrobot", "resume with the config it was trained with"),
-        ("policy.normalize_observations=true", "resume with the config it was trained with"),
+        ("policy.torso.hidden_sizes=[32]", "it was trained with"),
+        ("policy=linear", "it was trained with"),
+        ("dist=categorical", "it was trained with"),
+        ("baseline=value", "it was trained with"),
+        ("env=acrobot", "it was trained with"),
+        ("policy.normalize_observations=true", "it was trained with"),
         ("seed=1", "resume with that seed"),
     ],
 )
@@ -184,13 +185,13 @@ def resume(folder: Path) -> Outcome:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_ends_a_run_that_can_be_resumed(tmp_path, number, uninterrupted):
     """Stopped between two evaluations, so that there is no checkpoint yet of this update."""
-    stopped = interrupt(tmp_path, number, "training_step:450")
+    stopped = interrupt(tmp_path, number, "training_step:600")
     assert stopped.code == 128 + number
     assert number.name in stopped.sentence
     assert f"resume={stopped.directory}" in stopped.sentence
     summary = stopped.summary
     assert summary["status"] == "interrupted"
-    # the update in progress is finished; another is not begun
+    # the update in progress is finished, and another is not begun
     finished = [int(row["env_steps"]) for row in uninterrupted.rows if row["rollout/episode_return_mean"]]
     assert summary["env_steps"] == finished[summary["updates"] - 1] < 1500
     checkpoint = torch.load(stopped.directory / "checkpoints" / "last.ckpt", weights_only=True)
@@ -201,11 +202,19 @@ def test_a_signal_ends_a_run_that_can_be_resumed(tmp_path, number, uninterrupted
     same_run(resumed, uninterrupted)
     assert without_time(resumed.rows) == without_time(uninterrupted.rows)
     assert "Resuming from" in resumed.out
-    summary["seed"] = uninterrupted.summary["seed"]
+
+
+def test_an_evaluation_that_was_due_at_the_interruption_is_made_up_for(tmp_path, uninterrupted):
+    """Or a run that it would have solved goes on, and ends with other weights."""
+    evaluations = [int(row["env_steps"]) for row in uninterrupted.rows if row["eval/return_mean"]]
+    stopped = interrupt(tmp_path, signal.SIGTERM, "training_step:450")
+    assert stopped.summary["env_steps"] == evaluations[0]
+    resumed = resume(tmp_path)
+    assert [int(row["env_steps"]) for row in resumed.rows if row["eval/return_mean"]] == evaluations
 
 
 def test_interrupted_run_has_a_complete_summary_and_log(tmp_path, uninterrupted):
-    stopped = interrupt(tmp_path, signal.SIGTERM, "training_step:450")
+    stopped = interrupt(tmp_path, signal.SIGTERM, "training_step:600")
     assert (stopped.directory / "train.log").is_file()
     assert set(stopped.summary) == set(uninterrupted.summary)
 
@@ -239,7 +248,7 @@ def test_kill_9_loses_no_more_than_what_follows_the_last_checkpoint(tmp_path, un
 
 def test_second_sigint_leaves_at_once(tmp_path):
     directory = tmp_path / "run"
-    process = start("train", tmp_path, f"hydra.run.dir={directory}", *HELD, HOLD="training_step:450")
+    process = start("train", tmp_path, f"hydra.run.dir={directory}", *HELD, HOLD="training_step:600")
     wait_for(tmp_path / "held", process)
     process.send_signal(signal.SIGINT)
     # the environment goes on waiting, for no `go` ever comes; signals of one number sent together would be one
@@ -253,17 +262,24 @@ def wait_a_little() -> None:
     signal.sigtimedwait([], 0.2)
 
 
-def test_tensorboard_shows_a_resumed_run_once(tmp_path, uninterrupted):
-    """A run that failed between two checkpoints: what it wrote after the last one is written again."""
-    options = (
-        *("env=gym", f"env.id={FAULTY}", "dist=bernoulli", "record_episode=false", "episodes_per_update=2"),
-        *("eval.episodes=2", "eval.every_env_steps=200", "max_env_steps=600", "+env.kwargs.bad=reward"),
-    )
+BROKEN = (
+    *("env=gym", f"env.id={FAULTY}", "dist=bernoulli", "record_episode=false", "episodes_per_update=2"),
+    *("eval.episodes=2", "max_env_steps=600", "+env.kwargs.bad=reward"),
+)
+
+
+@pytest.mark.parametrize("every", [100, 400], ids=["with a checkpoint", "before the first checkpoint"])
+def test_a_run_that_failed_is_shown_once_when_it_is_resumed(tmp_path, every):
+    """What it wrote after its last checkpoint, or without one, is written again."""
+    options = (*BROKEN, f"eval.every_env_steps={every}")
     failed = train(tmp_path, *options, "+env.kwargs.under=training_step")
     assert failed.code == 1
+    assert (failed.directory / "checkpoints").exists() == (every == 100)
+    assert failed.rows
     resumed = succeed(train(tmp_path, *options, "+env.kwargs.under=nothing", "resume=auto"))
     rows = [int(row["env_steps"]) for row in resumed.rows if row["rollout/episode_return_mean"]]
     assert rows == sorted(set(rows))
+    assert len(rows) == resumed.summary["updates"]
     events = EventAccumulator(str(resumed.directory / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     assert [event.step for event in events.Scalars("rollout/episode_return_mean")] == rows
 

@@ -362,7 +362,7 @@ def test_an_environment_that_raises_shows_its_traceback_and_leaves_a_summary(tmp
 
 def test_a_gradient_that_is_not_finite_is_not_applied(tmp_path):
     """A reward that is finite, but whose square is not."""
-    scripted = ("env=gym", "env.id=ScorepathTest/Scripted-v0", "+env.kwargs.bad_reward=3", "+env.kwargs.bad=1e38")
+    scripted = ("env=gym", "env.id=ScorepathTest/Scripted-v0", "+env.kwargs.bad_reward=3", "+env.kwargs.bad=1e30")
     outcome = train(tmp_path, *scripted, "baseline=none", "estimator.normalize_returns=none")
     assert outcome.code == 1
     assert outcome.sentence.startswith("The gradient of update 0 is not finite")
@@ -379,7 +379,7 @@ def test_pathwise_that_diverges_says_so(tmp_path):
 # ------------------------------------------------------------------ what is imported
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("--cfg", "job"), ("-m", "--cfg", "job"), ("seed=-1",), ("env=x",)])
+@pytest.mark.parametrize("arguments", [("--help",), ("--cfg", "job"), ("seed=-1",), ("env=x",)])
 def test_nothing_is_imported_to_say_a_word(tmp_path, arguments):
     """Help, the config and a refused value cost half a second, not the five of torch and Lightning."""
     assert imported_by("train", tmp_path, *arguments) == set()

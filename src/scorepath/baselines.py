@@ -18,6 +18,7 @@ class AbstractBaseline(nn.Module, ABC):
     """b(o_t) for every step of a batch, detached from the policy by whoever subtracts it."""
 
     predicts_values: ClassVar[bool] = False  # V(o): can bootstrap, and is fitted
+    min_episodes: ClassVar[int] = 1  # of a batch
 
     @abstractmethod
     def forward(self, episodes: Episodes, returns: Tensor) -> Tensor:
@@ -64,6 +65,8 @@ class TimeMean(AbstractBaseline):
     Raises:
         ValueError: for a batch of one episode, which has no others.
     """
+
+    min_episodes = 2
 
     def forward(self, episodes: Episodes, returns: Tensor) -> Tensor:
         if returns.shape[1] < 2:

@@ -11,7 +11,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from scorepath.baselines import AbstractBaseline
-from scorepath.compatibility import check_estimator, check_head
+from scorepath.compatibility import check_baseline, check_estimator, check_head
 from scorepath.distributions import AbstractHead
 from scorepath.envs import AbstractEnvironment, GymnasiumEnvironment
 from scorepath.errors import ConfigError, ScorepathError
@@ -129,6 +129,7 @@ def make_module(cfg: DictConfig, names: Mapping[str, str]) -> Any:
     policy = make_policy(cfg, probe, names["dist"])
     estimator: AbstractEstimator = construct(cfg.estimator, "estimator")
     baseline = make_baseline(cfg, probe, policy)
+    check_baseline(names["baseline"], baseline, cfg.episodes_per_update)
     check_estimator(names, probe, policy.head, estimator, baseline)
     make_optimizer = construct(cfg.optimizer, "optimizer")
     _try_optimizer(make_optimizer, policy)

@@ -38,6 +38,19 @@ def check_head(
     )
 
 
+def check_baseline(option: str, baseline: AbstractBaseline, episodes_per_update: int) -> None:
+    """Refuses a baseline that needs more episodes than a batch has.
+
+    Raises:
+        ConfigError: with the override that mends it.
+    """
+    if episodes_per_update < baseline.min_episodes:
+        raise ConfigError(
+            f"baseline={option} compares the episodes of a batch with each other, but episodes_per_update="
+            f"{episodes_per_update}: use episodes_per_update={baseline.min_episodes} or more, or baseline=none."
+        )
+
+
 def check_estimator(
     names: Mapping[str, str],
     env: AbstractEnvironment,

@@ -107,7 +107,7 @@ RULES: dict[str, Rule] = {
         "auto, a number of devices, or a list of them",
         lambda value: value == "auto" or _whole(value) or isinstance(value, list),
     ),
-    "trainer.precision": Rule("a precision such as 32-true or bf16-mixed", lambda value: isinstance(value, int | str)),
+    "trainer.precision": _one_of("32-true", "bf16-mixed"),
 }
 
 

@@ -38,7 +38,8 @@ class ScoreFunction(AbstractEstimator):
             return. Both are unbiased; the first has the lower variance.
         normalize_returns: `none`, or `batch`: advantages whitened over the batch, which is biased in length (it
             divides by a standard deviation of the same samples) but makes one learning rate fit many reward scales.
-        entropy_coefficient: weight of the mean entropy per step added to the objective; not 0 changes the optimum.
+        entropy_coefficient: weight of the entropy, summed over an episode's steps like the rewards, in the objective;
+            not 0 changes the optimum.
 
     Raises:
         ValueError: for another option.

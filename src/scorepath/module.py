@@ -155,7 +155,7 @@ class PolicyGradient(pl.LightningModule):
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
         if not torch.isfinite(norm):
             raise NonFiniteError(
-                f"The gradient of update {self.update_index} is not finite (surrogate loss {float(loss)}): the "
+                f"The gradient of update {self.update_index} is not finite (surrogate loss {loss.item()}): the "
                 "optimizer step was not taken; a lower optimizer.lr or max_grad_norm may help."
             )
         policy_optimizer.step()

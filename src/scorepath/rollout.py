@@ -133,7 +133,7 @@ def check_finite(env: AbstractEnvironment, episodes: Episodes, steps: int) -> No
     Args:
         steps: env steps of each running episode up to the end of `episodes`.
     """
-    if torch.isfinite(episodes.rewards.sum() + episodes.last_observations.sum()):
+    if torch.isfinite(episodes.rewards).all() and torch.isfinite(episodes.last_observations).all():
         return
     rows, columns = torch.nonzero(~torch.isfinite(episodes.rewards), as_tuple=True)
     if len(rows):

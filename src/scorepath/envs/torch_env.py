@@ -16,6 +16,9 @@ class TorchEnvironment(AbstractEnvironment):
         num_envs: N.
         device: where the states live.
         dtype: of states, observations and rewards.
+
+    Raises:
+        TypeError: if the dynamics leave open whether they ever end.
     """
 
     def __init__(
@@ -25,6 +28,8 @@ class TorchEnvironment(AbstractEnvironment):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        if dynamics.terminates and type(dynamics).terminal is AbstractDynamics.terminal:
+            raise TypeError(f"{type(dynamics).__name__} defines no `terminal`: add it, or set `terminates = False`.")
         self.dynamics = dynamics
         self.name = dynamics.name
         self.num_envs = num_envs
