@@ -284,7 +284,7 @@ INSIDE_AND_OUTSIDE = {
     "trainer.log_every_n_steps": ([1], [0]),
     "trainer.profiler": ([None, "simple"], [12, True]),
     "trainer.devices": (["auto", 2, [0, 1]], ["two", 1.5, None]),
-    "trainer.precision": (["32-true", 16], [None, 1.5]),
+    "trainer.precision": (["32-true", "bf16-mixed"], [None, 1.5, "64-true", 16]),
 }
 
 

@@ -17,6 +17,7 @@ from scorepath.envs import AbstractEnvironment, GymnasiumEnvironment
 from scorepath.errors import ConfigError, ScorepathError
 from scorepath.estimators import AbstractEstimator
 from scorepath.policy import ObservationNormalizer, Policy, initialize
+from scorepath.run.recording import draw_without_display
 from scorepath.seeding import Stream, seed_torch
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -67,6 +68,7 @@ def make_evaluation_environment(
     if id is None:
         return make_environment(node, 1 if render else min(episodes, _EVAL_ENVS), device)
     if render:
+        draw_without_display()
         kwargs = {**kwargs, "render_mode": "rgb_array"}
     make = partial(
         GymnasiumEnvironment,

@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,13 @@ GIF_WIDTH = 300  # pixels
 GIF_FRAMES = 100  # at most, spread over the episode
 
 
+def draw_without_display() -> None:
+    """Has pygame and MuJoCo draw into memory where there is no screen; to be called before the environment is made."""
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        os.environ.setdefault("MUJOCO_GL", "egl")
+
+
 def record_episode(
     env: AbstractEnvironment, policy: Policy, seed: int, *, deterministic: bool = False
 ) -> tuple[list[np.ndarray], float]:
@@ -27,8 +35,6 @@ def record_episode(
     Returns:
         Frames (height, width, 3) of uint8, none if the environment cannot be drawn, and the episode's return.
     """
-    # pygame draws into memory without a display, but says on stderr that it found none
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     observation = env.reset(seed)
     frames: list[np.ndarray] = []
     total = 0.0
