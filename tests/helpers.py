@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import torch
 from gymnasium.envs.classic_control import CartPoleEnv
 from hydra.core.global_hydra import GlobalHydra
 
@@ -30,8 +31,8 @@ CONF = ROOT / "conf"
 SCRIPTS = ROOT / "scripts"
 # the least that a run can do, whatever its environment
 ONE_UPDATE = ("debug=one_update", "logger=none", "callbacks=none")
-HOLD = "helpers:ScorepathTest/Hold-v0"
-FAULTY = "helpers:ScorepathTest/Faulty-v0"
+HOLD = "helpers:HoldCartPole-v0"
+FAULTY = "helpers:FaultyCartPole-v0"
 PATIENCE = 120.0  # seconds until a test gives up on another process; nothing is asserted about times
 
 
@@ -96,6 +97,8 @@ def _run_here(config: str, folder: Path, directory: str, *overrides: str) -> Out
     """A command as its script would run it, with all that it leaves in the process put back."""
     out, err = io.StringIO(), io.StringIO()
     environ, argv, cwd = dict(os.environ), sys.argv, Path.cwd()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in `environment`: networks this small gain nothing from a second
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     sys.argv = [str(SCRIPTS / f"{config}.py"), *overrides]
@@ -112,6 +115,7 @@ def _run_here(config: str, folder: Path, directory: str, *overrides: str) -> Out
         err.write(traceback.format_exc())
     finally:
         GlobalHydra.instance().clear()
+        torch.set_num_threads(threads)
         os.chdir(cwd)
         os.environ.clear()
         os.environ.update(environ)
@@ -244,5 +248,5 @@ class Faulty(CartPoleEnv):
         return observation, reward, terminated, truncated, info
 
 
-gym.register("ScorepathTest/Hold-v0", Hold, max_episode_steps=60, disable_env_checker=True)
-gym.register("ScorepathTest/Faulty-v0", Faulty, max_episode_steps=60, disable_env_checker=True)
+gym.register("HoldCartPole-v0", Hold, max_episode_steps=60, disable_env_checker=True)
+gym.register("FaultyCartPole-v0", Faulty, max_episode_steps=60, disable_env_checker=True)

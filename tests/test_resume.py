@@ -103,7 +103,9 @@ def test_best_checkpoint_stays_the_best_over_a_resume(tmp_path):
     options = (*SMALL, "episodes_per_update=8", "eval.every_env_steps=400")
     succeed(train(tmp_path, *options, "max_env_steps=1200"))
     resumed = succeed(train(tmp_path, *options, "max_env_steps=2400", "resume=auto"))
-    evaluated = {int(row["env_steps"]): float(row["eval/return_mean"]) for row in resumed.rows if row["eval/return_mean"]}
+    evaluated = {
+        int(row["env_steps"]): float(row["eval/return_mean"]) for row in resumed.rows if row["eval/return_mean"]
+    }
     best = torch.load(resumed.directory / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["scorepath"]["env_steps"] == max(evaluated, key=lambda steps: evaluated[steps])
 
@@ -130,7 +132,9 @@ def stopped(tmp_path) -> Outcome:
 )
 def test_resuming_as_another_run_is_refused_and_harms_nothing(stopped, change, remedy):
     before = snapshot(stopped.directory)
-    outcome = train(stopped.directory.parent, *SMALL, "episodes_per_update=8", "max_env_steps=900", change, "resume=auto")
+    outcome = train(
+        stopped.directory.parent, *SMALL, "episodes_per_update=8", "max_env_steps=900", change, "resume=auto"
+    )
     assert outcome.code == 2
     assert remedy in outcome.sentence
     assert snapshot(stopped.directory) == before

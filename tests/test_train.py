@@ -242,7 +242,10 @@ def test_final_evaluation_is_of_episodes_that_no_stopping_rule_has_seen(referenc
     [
         (("env=pendulum_torch", "episodes_per_update=2", "max_env_steps=800"), "baseline/explained_variance"),
         (("env=lqr", "episodes_per_update=2", "max_env_steps=800"), "train/grad_norm"),
-        (("env=pendulum", "baseline=value", "episodes_per_update=2", "max_env_steps=800"), "baseline/explained_variance"),
+        (
+            ("env=pendulum", "baseline=value", "episodes_per_update=2", "max_env_steps=800"),
+            "baseline/explained_variance",
+        ),
         (("policy.normalize_observations=true", "max_env_steps=800"), "train/entropy"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",

@@ -66,6 +66,7 @@ RULES: dict[str, Rule] = {
     "episodes_per_update": _COUNT,
     "gamma": _between(0.0, 1.0),
     "max_grad_norm": _optional(_POSITIVE),
+    "episodes": _at_least(1, 1_000_000),
     "eval.episodes": _at_least(1, 1_000_000),
     "eval.every_env_steps": _STEPS,
     "resume": _optional(_TEXT),
