@@ -55,18 +55,20 @@ def plot(cfg: DictConfig) -> None:
 
 
 def group_by_seed(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Finished runs of a folder, by their overrides without the seed."""
-    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    """Finished runs of a folder, by those of their overrides that differ between runs, without the seed."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     if not folder.is_dir():
-        return groups
+        return {}
     for row in read_sweep(folder):
         if row.get("eval_return_mean") is None:
             continue
         file = folder / row["job"] / ".hydra" / "overrides.yaml"
         overrides: Any = OmegaConf.load(file) if file.exists() else []
         keep = [text for text in overrides if text.split("=")[0].lstrip("+") not in ("seed", "sweep", "resume")]
-        groups[" ".join(keep) or "defaults"].append(row)
-    return groups
+        groups[tuple(keep)].append(row)
+    common = set.intersection(*map(set, groups)) if len(groups) > 1 else set()
+    names = {keep: " ".join(text for text in keep if text not in common) or "defaults" for keep in groups}
+    return {names[keep]: rows for keep, rows in groups.items()}
 
 
 _HEADER = ("runs", "seeds", "return", "95 % over seeds", "worst seed", "solved", "solved at (median)", "train s")

@@ -224,8 +224,8 @@ def _finish_dashboard(
     hparams: dict[str, Any] = {group: str(names.get(group)) for group in groups}
     hparams |= {key: cfg[key] for key in ("seed", "gamma", "episodes_per_update")} | {"lr": cfg.optimizer.lr}
     metrics = {
-        "eval/return_mean_final": summary["eval_return_mean"],
-        "env_steps": summary["env_steps"],
+        "final/return_mean": summary["eval_return_mean"],
+        "final/env_steps": summary["env_steps"],
     }
     dashboard.show_hparams(trainer.loggers, hparams, metrics)
     for logger in trainer.loggers:
