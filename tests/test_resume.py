@@ -1,6 +1,8 @@
 """Stopping and going on: a run that was stopped, however, ends with the digest of one that was not."""
 
+import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -166,33 +168,59 @@ HELD = (
 )
 
 
+# name -> signal, where it comes: FUNCTION:NUMBER of the step there
+INTERRUPTIONS = {
+    "SIGTERM": (signal.SIGTERM, "training_step:600"),  # between two evaluations: there is no checkpoint of this update
+    "SIGINT": (signal.SIGINT, "training_step:600"),
+    "evaluation due": (signal.SIGTERM, "training_step:450"),  # in the update that crosses the interval
+    "evaluation": (signal.SIGTERM, "validation_step:20"),
+    "final evaluation, SIGTERM": (signal.SIGTERM, "_final_evaluation:20"),
+    "final evaluation, SIGINT": (signal.SIGINT, "_final_evaluation:20"),
+    "SIGKILL": (signal.SIGKILL, "training_step:800"),
+    "SIGINT twice": (signal.SIGINT, "training_step:600"),
+}
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory) -> Outcome:
     """With the linear schedule, which depends on env steps alone."""
     return succeed(train(tmp_path_factory.mktemp("uninterrupted"), *HELD))
 
 
-def interrupt(folder: Path, number: signal.Signals, where: str, *more: str) -> Outcome:
-    """Sends a real signal to a real run while it is in the middle of an episode of the function of that name."""
-    directory = folder / "run"
-    process = start("train", folder, f"hydra.run.dir={directory}", *HELD, *more, HOLD=where)
-    wait_for(folder / "held", process)
-    process.send_signal(number)
-    (folder / "go").touch()
-    return finish(process, directory)
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory) -> dict[str, Outcome]:
+    """Real runs that got a real signal in the middle of an episode; side by side, for each waits for its imports."""
+    processes = {}
+    for name, (_, where) in INTERRUPTIONS.items():
+        folder = tmp_path_factory.mktemp("interrupted")
+        processes[name] = folder, start("train", folder, "hydra.run.dir=run", *HELD, HOLD=where)
+    outcomes = {}
+    for name, (folder, process) in processes.items():
+        number = INTERRUPTIONS[name][0]
+        wait_for(folder / "held", process)
+        process.send_signal(number)
+        if name == "SIGINT twice":
+            # the environment goes on waiting; of signals sent together the system may make one
+            while process.poll() is None:
+                time.sleep(0.2)
+                process.send_signal(number)
+        (folder / "go").touch()
+        outcomes[name] = finish(process, folder / "run")
+    return outcomes
 
 
-def resume(folder: Path) -> Outcome:
+def resume(stopped: Outcome, folder: Path) -> Outcome:
+    """In a copy, for others look at the interrupted run."""
+    shutil.copytree(stopped.directory, folder / "run")
     return succeed(train(folder, *HELD, "resume=auto"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_a_signal_ends_a_run_that_can_be_resumed(tmp_path, number, uninterrupted):
-    """Stopped between two evaluations, so that there is no checkpoint yet of this update."""
-    stopped = interrupt(tmp_path, number, "training_step:600")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "evaluation due", "evaluation"])
+def test_a_signal_ends_a_run(interrupted, uninterrupted, name):
+    number, stopped = INTERRUPTIONS[name][0], interrupted[name]
     assert stopped.code == 128 + number
     assert number.name in stopped.sentence
-    assert f"resume={stopped.directory}" in stopped.sentence
+    assert "continue with resume=" in stopped.sentence
     summary = stopped.summary
     assert summary["status"] == "interrupted"
     # the update in progress is finished, and another is not begun
@@ -202,68 +230,48 @@ def test_a_signal_ends_a_run_that_can_be_resumed(tmp_path, number, uninterrupted
     assert checkpoint["scorepath"]["env_steps"] == summary["env_steps"]
     assert int(stopped.rows[-1]["env_steps"]) == summary["env_steps"]
 
-    resumed = resume(tmp_path)
-    same_run(resumed, uninterrupted)
-    assert without_time(resumed.rows) == without_time(uninterrupted.rows)
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "evaluation due", "evaluation", "SIGKILL"])
+def test_an_interrupted_run_resumed_is_the_run_uninterrupted(tmp_path, interrupted, uninterrupted, name):
+    resumed = resume(interrupted[name], tmp_path)
     assert "Resuming from" in resumed.out
+    same_run(resumed, uninterrupted)
 
 
-def test_an_evaluation_that_was_due_at_the_interruption_is_made_up_for(tmp_path, uninterrupted):
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "evaluation", "SIGKILL"])
+def test_metrics_of_a_run_resumed_are_those_of_the_run_uninterrupted(tmp_path, interrupted, uninterrupted, name):
+    """Each row once."""
+    assert without_time(resume(interrupted[name], tmp_path).rows) == without_time(uninterrupted.rows)
+
+
+def test_an_evaluation_that_was_due_at_the_interruption_is_made_up_for(tmp_path, interrupted, uninterrupted):
     """Or a run that it would have solved goes on, and ends with other weights."""
     evaluations = [int(row["env_steps"]) for row in uninterrupted.rows if row["eval/return_mean"]]
-    stopped = interrupt(tmp_path, signal.SIGTERM, "training_step:450")
+    stopped = interrupted["evaluation due"]
     assert stopped.summary["env_steps"] == evaluations[0]
-    resumed = resume(tmp_path)
+    resumed = resume(stopped, tmp_path)
     assert [int(row["env_steps"]) for row in resumed.rows if row["eval/return_mean"]] == evaluations
 
 
-def test_interrupted_run_has_a_complete_summary_and_log(tmp_path, uninterrupted):
-    stopped = interrupt(tmp_path, signal.SIGTERM, "training_step:600")
-    assert (stopped.directory / "train.log").is_file()
+def test_interrupted_run_has_a_complete_summary_and_log(interrupted, uninterrupted):
+    stopped = interrupted["SIGTERM"]
     assert set(stopped.summary) == set(uninterrupted.summary)
+    assert stopped.sentence in (stopped.directory / "train.log").read_text()
 
 
-def test_a_signal_during_an_evaluation(tmp_path, uninterrupted):
-    stopped = interrupt(tmp_path, signal.SIGTERM, "validation_step:20")
-    assert stopped.code == 143
-    assert stopped.summary["status"] == "interrupted"
-    resumed = resume(tmp_path)
-    same_run(resumed, uninterrupted)
-    assert without_time(resumed.rows) == without_time(uninterrupted.rows)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_a_signal_during_the_final_evaluation(tmp_path, number, uninterrupted):
+@pytest.mark.parametrize("name", ["final evaluation, SIGTERM", "final evaluation, SIGINT"])
+def test_a_signal_during_the_final_evaluation(tmp_path, interrupted, uninterrupted, name):
     """All is learned; what is missing is the figure that may be reported."""
-    stopped = interrupt(tmp_path, number, "_final_evaluation:20")
+    number, stopped = INTERRUPTIONS[name][0], interrupted[name]
     assert stopped.code == 128 + number
     assert stopped.summary["status"] == "interrupted"
-    resumed = resume(tmp_path)
-    same_run(resumed, uninterrupted)
+    same_run(resume(stopped, tmp_path), uninterrupted)
 
 
-def test_kill_9_loses_no_more_than_what_follows_the_last_checkpoint(tmp_path, uninterrupted):
-    killed = interrupt(tmp_path, signal.SIGKILL, "training_step:800")
-    assert killed.code == -signal.SIGKILL
-    resumed = resume(tmp_path)
-    same_run(resumed, uninterrupted)
-    assert without_time(resumed.rows) == without_time(uninterrupted.rows)
-
-
-def test_second_sigint_leaves_at_once(tmp_path):
-    directory = tmp_path / "run"
-    process = start("train", tmp_path, f"hydra.run.dir={directory}", *HELD, HOLD="training_step:600")
-    wait_for(tmp_path / "held", process)
-    process.send_signal(signal.SIGINT)
-    # the environment goes on waiting, for no `go` ever comes; signals of one number sent together would be one
-    while process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        wait_a_little()
-    assert finish(process, directory).code == 130
-
-
-def wait_a_little() -> None:
-    signal.sigtimedwait([], 0.2)
+def test_second_sigint_leaves_at_once(interrupted):
+    stopped = interrupted["SIGINT twice"]
+    assert stopped.code == 130
+    assert not (stopped.directory / "summary.json").exists()
 
 
 BROKEN = (

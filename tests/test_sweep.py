@@ -87,7 +87,7 @@ def test_one_hparams_row_for_each_job(grid):
             "_hparams_/session_start_info",
             "_hparams_/session_end_info",
         }
-        (final,) = events.Scalars("eval/return_mean_final")
+        (final,) = events.Scalars("final/return_mean")
         assert final.value == pytest.approx(summary["eval_return_mean"])
 
 
@@ -149,10 +149,10 @@ def test_a_broken_job_shows_its_traceback_and_does_not_end_the_others(tmp_path):
     outcome = sweep(tmp_path, *SMALL, *faulty, "+env.kwargs.bad=raise", "+env.kwargs.under=training_step,nobody")
     assert outcome.code == 1
     assert "ZeroDivisionError" in outcome.err
-    assert {folder.rpartition("-")[2]: summary["status"] for folder, summary in summaries(outcome).items()} == {
-        "nobody": "completed",
-        "training": "failed",
-    }
+    jobs = summaries(outcome)
+    assert len(jobs) == 2
+    for folder, summary in jobs.items():
+        assert summary["status"] == ("completed" if "nobody" in folder else "failed")
 
 
 def test_jobs_of_a_namespaced_id_are_found(tmp_path):

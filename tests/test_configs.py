@@ -1,0 +1,62 @@
+"""Experiments as a sweep runs them, on their own and with other options on top; two processes. Single options are in
+test_options.py."""
+
+import json
+
+import pytest
+from helpers import CONF, finish, start, sweep, train
+
+from scorepath.run.csv_logger import read_metrics
+
+pytestmark = [
+    # Lightning 2.6 calls what torch 2.13 deprecates
+    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning"),
+    # the tutorial's environment is Gymnasium's old one
+    pytest.mark.filterwarnings("ignore:.*CartPole-v0 is out of date:DeprecationWarning"),
+]
+
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+TINY = ("debug=one_update", "logger=none", "callbacks=none")
+
+
+def test_every_experiment_in_one_sweep(tmp_path):
+    outcome = sweep(tmp_path, "experiment=glob(*)", *TINY)
+    assert outcome.code == 0, outcome.err
+    folders = {path.parent.name: json.loads(path.read_text()) for path in outcome.directory.glob("*/summary.json")}
+    assert len(folders) == len(EXPERIMENTS)
+    for experiment in EXPERIMENTS:
+        (summary,) = [summary for folder, summary in folders.items() if f"experiment-{experiment}" in folder]
+        assert summary["updates"] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "optimizer=sgd",
+        "optimizer=adamw",
+        "lr_schedule=constant",
+        "policy=linear",
+        "policy=mlp",
+        "gamma=0.9",
+        "logger=csv",
+    ],
+)
+def test_an_experiment_is_a_start_that_the_command_line_may_change(tmp_path, change):
+    outcome = train(tmp_path, "experiment=tutorial", *TINY, change)
+    assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.slow
+def test_two_processes_share_their_gradients(tmp_path):
+    """Rank 0 plays the episodes of the single process: equal weights would mean that it learned from these alone."""
+    options = ("debug=one_update", "logger=csv", "record_episode=false")
+    alone = train(tmp_path, *options, directory="alone")
+    directory = tmp_path / "two"
+    process = start("train", tmp_path, *options, "trainer=ddp", "trainer.accelerator=cpu", f"hydra.run.dir={directory}")
+    two = finish(process, directory)
+    assert two.code == 0, two.err
+    assert two.summary["episodes"] == 2 * alone.summary["episodes"]
+    assert two.summary["env_steps"] > alone.summary["env_steps"]
+    assert two.summary["weights_sha256"] != alone.summary["weights_sha256"]
+    assert len(read_metrics(directory / "metrics.csv")) == 2  # one update, one evaluation, written once
+    assert {path.name for path in tmp_path.iterdir()} == {"alone", "two"}

@@ -1,0 +1,327 @@
+"""More of what is refused: misspelt names of every group, lines that break Hydra's grammar, spaces, missing packages.
+
+test_refusals.py has the values out of range and the commonest mistakes.
+"""
+
+import importlib.util
+import subprocess
+import sys
+
+import gymnasium as gym
+import pytest
+from gymnasium import spaces
+from helpers import CONF, evaluate, finish, plot, start, sweep, train
+
+pytestmark = [
+    # Lightning 2.6 calls what torch 2.13 deprecates
+    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning"),
+]
+
+GROUPS = {
+    path.name: sorted(option.stem for option in path.glob("*.yaml"))
+    for path in sorted(CONF.iterdir())
+    if path.is_dir() and path.name != "hydra"
+}
+
+
+@pytest.fixture
+def no_rollout(monkeypatch):
+    """A refusal comes before the first step of any environment."""
+
+    def refuse(*args):
+        raise AssertionError("a rollout")
+
+    monkeypatch.setattr("scorepath.rollout._collect", refuse)
+
+
+@pytest.mark.parametrize("option", [f"{group}={option}" for group, options in GROUPS.items() for option in options])
+def test_misspelt_option_names_the_nearest(tmp_path, option):
+    outcome = train(tmp_path, f"{option}x")
+    assert outcome.code == 2
+    assert f"did you mean {option}?" in outcome.sentence
+    group = option.partition("=")[0]
+    assert f"Options: {', '.join(GROUPS[group])}" in outcome.sentence
+    assert not outcome.directory.exists()
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_misspelt_group_names_the_nearest(tmp_path, group):
+    outcome = train(tmp_path, f"{group}x={GROUPS[group][0]}")
+    assert outcome.code == 2
+    assert f"did you mean {group}?" in outcome.sentence
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("max_env_step=5", "max_env_steps"),
+        ("eval.episode=5", "eval.episodes"),
+        ("eval.env_steps=5", "eval.every_env_steps"),
+        ("sed=1", "seed"),
+        ("optimizer.learning_rate=1", "optimizer.lr"),
+        ("policy.hidden_sizes=[32]", "policy.torso.hidden_sizes"),
+        ("estimator.normalise_returns=none", "estimator.normalize_returns"),
+        ("trainer.precison=32-true", "trainer.precision"),
+        ("lr=0.1", "optimizer.lr"),
+        ("hidden_sizes=[32]", "policy.torso.hidden_sizes"),
+    ],
+)
+def test_misspelt_key_names_the_nearest(tmp_path, key, near):
+    outcome = train(tmp_path, key)
+    assert outcome.code == 2
+    assert near in outcome.sentence.partition(" is not a key ")[2]
+
+
+@pytest.mark.parametrize("group", ["env", "dist", "estimator", "baseline", "policy", "optimizer", "lr_schedule"])
+def test_group_that_is_needed_cannot_be_null(tmp_path, group):
+    outcome = train(tmp_path, f"{group}=null", "debug=one_update")
+    assert outcome.code == 2
+    assert group in outcome.sentence
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("seed",),
+        ("=3",),
+        ("a=b=c",),
+        ("seed 1",),
+        ("eval=3",),
+        ("optimizer=[adam,sgd]",),
+        ("env.kwargs=3",),
+        ("seed=range(0,3)",),
+        ("dist=bernoulli,categorical",),
+        ("env.id=${nothing}",),
+        ("optimizer._target_=torch.optim.Nothing",),
+        ("policy.torso._target_=scorepath.policy.Nothing",),
+        ("++optimizer.nothing=3",),
+        ("+dist.nothing=1",),
+        ("+env.kwargs.nothing=3",),
+        ("optimizer.betas=[2,3]",),
+        ("hydra/launcher=nothing",),
+        ("trainer.devices=0",),
+        ("trainer.accelerator=nothing",),
+        ("-m", "--cfg", "job"),
+    ],
+    ids=" ".join,
+)
+def test_one_sentence(tmp_path, no_rollout, arguments):
+    outcome = train(tmp_path, *arguments)
+    assert outcome.code == 2
+    assert outcome.sentence
+
+
+def test_deleted_key_is_not_suggested_for_itself(tmp_path):
+    outcome = train(tmp_path, "~seed")
+    assert outcome.code == 2
+    assert "did you mean seed" not in outcome.sentence
+
+
+def test_keyword_of_an_environment_is_added_with_a_plus(tmp_path, no_rollout):
+    """env.kwargs is open, but Hydra wants a plus before a new key."""
+    outcome = train(tmp_path, "env=lunar_lander", "env.kwargs.gravity=-5.0")
+    assert outcome.code == 2
+    assert "+env.kwargs.gravity=" in outcome.sentence
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("env.id=Cartpole-v1",), "CartPole-v1"),
+        (("env.id=LunarLander-v2",), "LunarLander-v3"),
+        (("env.id=MountainCar",), "MountainCar-v0"),
+        (("env.id=nowhere:CartPole-v1",), "nowhere"),
+        (("env.id=ScorepathTest/NoTimeLimit-v0",), "env.max_episode_steps="),
+        (("env.id=3",), "text"),
+        (("env.id=null",), "text"),
+    ],
+)
+def test_gymnasium_ids(tmp_path, no_rollout, arguments, words):
+    outcome = train(tmp_path, "env=gym", *arguments)
+    assert outcome.code == 2
+    assert words in outcome.sentence
+    assert "???" not in outcome.sentence
+
+
+def test_environment_without_a_time_limit_plays_with_the_cap_it_is_told(tmp_path):
+    capped = ("env=gym", "env.id=ScorepathTest/NoTimeLimit-v0", "env.max_episode_steps=3")
+    outcome = train(tmp_path, *capped, "debug=one_update", "logger=none")
+    assert outcome.code == 0, outcome.err
+    assert outcome.summary["env_steps"] == 2 * 3
+
+
+def test_package_of_a_namespace_is_named(tmp_path):
+    if importlib.util.find_spec("ale_py"):
+        pytest.skip("ale_py is installed")
+    outcome = train(tmp_path, "env=gym", "env.id=ALE/Pong-v5", "dist=categorical")
+    assert outcome.code == 2
+    assert 'pip install "gymnasium[atari]"' in outcome.sentence
+
+
+# ------------------------------------------------------------------ distributions and spaces
+
+SPACES = {
+    "Discrete2": spaces.Discrete(2),
+    "Discrete5": spaces.Discrete(5),
+    "MultiDiscrete": spaces.MultiDiscrete([3, 2]),
+    "MultiBinary": spaces.MultiBinary(3),
+    "Box": spaces.Box(-1.0, 1.0, (2,)),
+    "Tuple": spaces.Tuple((spaces.Discrete(2), spaces.Discrete(2))),
+}
+WORKING = {
+    "Discrete2": {"bernoulli", "categorical"},
+    "Discrete5": {"categorical"},
+    "MultiDiscrete": {"categorical"},
+    "MultiBinary": {"bernoulli"},
+    "Box": {"normal", "normal_rsample"},
+    "Tuple": set(),
+}
+for _name, _space in SPACES.items():
+    gym.register(
+        f"{_name}-v0",
+        gym.spec("ScorepathTest/Scripted-v0").entry_point,
+        max_episode_steps=50,
+        disable_env_checker=True,
+        kwargs={"action_space": _space},
+    )
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("dist", GROUPS["dist"])
+def test_dist_and_space(tmp_path, dist, space):
+    """Every pair trains, or is refused with the options that would work."""
+    game = ("env=gym", f"env.id={space}-v0", f"dist={dist}", "estimator=score_function", "baseline=none")
+    outcome = train(tmp_path, *game, "debug=one_update", "logger=none", "callbacks=none")
+    if dist in WORKING[space]:
+        assert outcome.code == 0, outcome.err
+        return
+    assert outcome.code == 2
+    assert outcome.sentence.startswith(f"dist={dist} needs ")
+    for other in GROUPS["dist"]:
+        assert (f"dist={other}" in outcome.sentence.partition(": ")[2]) == (other in WORKING[space])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (("env=cartpole", "estimator=pathwise"), "estimator=score_function"),
+        (("env=acrobot", "estimator=pathwise_episode"), "estimator=score_function"),
+        (("env=pendulum", "estimator=pathwise"), "env=pendulum_torch"),
+        (("env=pendulum", "dist=normal_rsample"), "env=pendulum_torch"),
+        (("env=pendulum", "dist=normal_rsample", "estimator=pathwise_episode"), "env=lqr"),
+        (("env=pendulum_torch", "baseline=time_mean"), "baseline=value"),
+        (("env=pendulum_torch", "baseline=batch_mean"), "baseline=value"),
+        (("env=lqr", "baseline=batch_mean"), "baseline=none"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_pathwise_pairs(tmp_path, no_rollout, arguments, remedy):
+    outcome = train(tmp_path, *arguments)
+    assert outcome.code == 2
+    assert remedy in outcome.sentence
+    assert outcome.summary["status"] == "failed"
+    assert outcome.summary["error"] == outcome.sentence
+
+
+# ------------------------------------------------------------------ folders
+
+
+def test_folder_of_a_sweep_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "file").touch()
+    outcome = sweep(tmp_path, "hydra.sweep.dir=file/sweep", "seed=0,1")
+    assert outcome.code == 2
+    assert "cannot be written to" in outcome.sentence
+    assert "hydra.sweep.dir" in outcome.sentence
+
+
+def test_default_folder_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "outputs").touch()
+    outcome = train(tmp_path, directory=None)
+    assert outcome.code == 2
+    assert "cannot be written to" in outcome.sentence
+
+
+def test_folder_that_is_a_file(tmp_path):
+    (tmp_path / "run").touch()
+    outcome = train(tmp_path)
+    assert outcome.code == 2
+    assert "cannot be written to" in outcome.sentence
+
+
+def test_objective_is_checked_before_the_first_rollout(tmp_path, no_rollout):
+    outcome = train(tmp_path, "objective=nothing")
+    assert outcome.code == 2
+    assert "objective=nothing" in outcome.sentence
+
+
+@pytest.mark.parametrize("resume", ["/nowhere", "run/nowhere.ckpt", "."])
+def test_resume_of_nothing(tmp_path, no_rollout, resume):
+    outcome = train(tmp_path, f"resume={resume}")
+    assert outcome.code == 2
+    assert f"resume={resume}" in outcome.sentence
+
+
+# ------------------------------------------------------------------ packages that are not there
+
+FINDER = """
+import sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def without(package: str, folder, script: str, *arguments: str) -> subprocess.Popen:
+    """A script on a machine that lacks a package: a finder that comes first refuses to import it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(FINDER.format(blocked=package))
+    return start(script, folder, *arguments, PYTHONPATH=str(folder))
+
+
+def test_missing_package_names_the_command(tmp_path):
+    """Processes, for this one has imported everything long ago; together, for each waits for torch."""
+    processes = {
+        'pip install "gymnasium[mujoco]"': without("mujoco", tmp_path / "a", "train", "env=hopper"),
+        'pip install "gymnasium[box2d]"': without("Box2D", tmp_path / "b", "train", "env=lunar_lander"),
+    }
+    outcomes = {command: finish(process, tmp_path) for command, process in processes.items()}
+    for command, outcome in outcomes.items():
+        assert outcome.code == 2, (command, outcome)
+        assert command in outcome.sentence
+
+
+def test_plot_without_matplotlib_names_the_command(tmp_path, monkeypatch):
+    """The table needs none, and is printed."""
+    finished = sweep(tmp_path, "debug=one_update", "seed=0,1")
+    assert finished.code == 0, finished.err
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    outcome = plot(tmp_path, f"runs={finished.directory}")
+    assert outcome.code == 2
+    assert 'pip install -e ".[plots]"' in outcome.sentence
+    assert "95 % over seeds" in outcome.out
+
+
+def test_video_without_ffmpeg_is_a_gif(tmp_path, monkeypatch):
+    run = train(tmp_path, "debug=one_update", "logger=none")
+    assert run.code == 0, run.err
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    outcome = evaluate(tmp_path, "run_dir=run", "episodes=1", "video=true")
+    assert outcome.code == 0, outcome.err
+    assert (tmp_path / "run" / "episode.gif").read_bytes().startswith(b"GIF89a")
+
+
+def test_wandb_is_an_extra(tmp_path, no_rollout):
+    if importlib.util.find_spec("wandb"):
+        pytest.skip("wandb is installed")
+    outcome = train(tmp_path, "logger=wandb")
+    assert outcome.code == 2
+    assert "pip install" in outcome.sentence
+
+
+def test_scripts_are_not_given_the_keys_of_another(tmp_path):
+    assert "did you mean" in evaluate(tmp_path, "run_dir=x", "episode=3").sentence
+    assert "did you mean" in plot(tmp_path, "runs=x", "metrics=eval/return_mean").sentence
