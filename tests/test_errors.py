@@ -86,7 +86,7 @@ def test_group_that_is_needed_cannot_be_null(tmp_path, group):
         ("=3",),
         ("a=b=c",),
         ("seed 1",),
-        ("eval=3",),
+        ("eval=3", "callbacks=none"),
         ("optimizer=[adam,sgd]",),
         ("env.kwargs=3",),
         ("seed=range(0,3)",),

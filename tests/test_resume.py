@@ -171,8 +171,7 @@ HELD = (
 # name -> signal, where it comes: FUNCTION:NUMBER of the step there
 INTERRUPTIONS = {
     "SIGTERM": (signal.SIGTERM, "training_step:600"),  # between two evaluations: there is no checkpoint of this update
-    "SIGINT": (signal.SIGINT, "training_step:600"),
-    "evaluation due": (signal.SIGTERM, "training_step:450"),  # in the update that crosses the interval
+    "SIGINT": (signal.SIGINT, "training_step:450"),  # in an update after which an evaluation is due
     "evaluation": (signal.SIGTERM, "validation_step:20"),
     "final evaluation, SIGTERM": (signal.SIGTERM, "_final_evaluation:20"),
     "final evaluation, SIGINT": (signal.SIGINT, "_final_evaluation:20"),
@@ -215,7 +214,7 @@ def resume(stopped: Outcome, folder: Path) -> Outcome:
     return succeed(train(folder, *HELD, "resume=auto"))
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "evaluation due", "evaluation"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "evaluation"])
 def test_a_signal_ends_a_run(interrupted, uninterrupted, name):
     number, stopped = INTERRUPTIONS[name][0], interrupted[name]
     assert stopped.code == 128 + number
@@ -231,14 +230,14 @@ def test_a_signal_ends_a_run(interrupted, uninterrupted, name):
     assert int(stopped.rows[-1]["env_steps"]) == summary["env_steps"]
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "evaluation due", "evaluation", "SIGKILL"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "evaluation", "SIGKILL"])
 def test_an_interrupted_run_resumed_is_the_run_uninterrupted(tmp_path, interrupted, uninterrupted, name):
     resumed = resume(interrupted[name], tmp_path)
     assert "Resuming from" in resumed.out
     same_run(resumed, uninterrupted)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "evaluation", "SIGKILL"])
+@pytest.mark.parametrize("name", ["SIGTERM", "evaluation", "SIGKILL"])
 def test_metrics_of_a_run_resumed_are_those_of_the_run_uninterrupted(tmp_path, interrupted, uninterrupted, name):
     """Each row once."""
     assert without_time(resume(interrupted[name], tmp_path).rows) == without_time(uninterrupted.rows)
@@ -247,7 +246,7 @@ def test_metrics_of_a_run_resumed_are_those_of_the_run_uninterrupted(tmp_path, i
 def test_an_evaluation_that_was_due_at_the_interruption_is_made_up_for(tmp_path, interrupted, uninterrupted):
     """Or a run that it would have solved goes on, and ends with other weights."""
     evaluations = [int(row["env_steps"]) for row in uninterrupted.rows if row["eval/return_mean"]]
-    stopped = interrupted["evaluation due"]
+    stopped = interrupted["SIGINT"]
     assert stopped.summary["env_steps"] == evaluations[0]
     resumed = resume(stopped, tmp_path)
     assert [int(row["env_steps"]) for row in resumed.rows if row["eval/return_mean"]] == evaluations

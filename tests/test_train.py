@@ -1,4 +1,4 @@
-"""Training end to end: the run directory, the metrics, reproducibility, how a run stops, and what a fault leaves behind."""
+"""Training end to end: the run directory, the metrics, reproducibility, how a run ends, and what a fault leaves."""
 
 import math
 import re

@@ -37,7 +37,7 @@ def construct(node: Any, what: str, **arguments: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, ScorepathError):
             raise cause from None
-        reason = str(cause or error).split("\nfull_key", 1)[0]
+        reason = " ".join(str(cause or error).split("\nfull_key", 1)[0].split())
         raise ConfigError(f"{what} was refused: {reason}") from error
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import MissingConfigException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue
 
 from scorepath.config import check_config, leaves, nearest
 from scorepath.errors import ConfigError, InterruptedRunError, ScorepathError
@@ -23,6 +23,10 @@ from scorepath.run.directory import claim, holds_run, unwritable, write_json
 from scorepath.run.sweep import format_sweep, read_sweep
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+
+# Registered on import, for the workers of a parallel launcher need them too
+OmegaConf.register_new_resolver("claim", claim, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("folder", lambda name: name.replace("/", "-") or "defaults", replace=True)
 
 
 def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
@@ -34,7 +38,6 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
     """
     # GNU OpenMP's threads spin for milliseconds by default: two runs at a time would slow each other 100 times
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    OmegaConf.register_new_resolver("claim", claim, use_cache=True, replace=True)
     show_traceback = os.environ.get(_FULL_ERROR, "0") not in ("", "0")
     os.environ[_FULL_ERROR] = "1"  # so that Hydra hands its errors to us instead of printing them
 
@@ -69,11 +72,12 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
             raise
         if isinstance(error, ScorepathError):
             _end(str(error), error.exit_code)
-        if isinstance(error, HydraException | OmegaConfBaseException):
-            _end(explain(error, config_name, sys.argv[1:]), ConfigError.exit_code)
+        if failed:
+            raise  # an error of the job that is not the user's
         if isinstance(error, OSError):
             _end(unwritable(Path(error.filename or "."), error), ConfigError.exit_code)
-        raise
+        # anything else came from reading the command line
+        _end(explain(error, config_name, sys.argv[1:]), ConfigError.exit_code)
 
 
 def _describe(error: Exception, show_traceback: bool) -> str:
@@ -129,15 +133,18 @@ def explain(error: Exception, config_name: str, arguments: list[str]) -> str:
     found = re.search(r"Could not override '([^'@]+)", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if found:
         key = found.group(1)
-        names = set(valid_names(config_name, arguments))
-        prefix = key.rpartition(".")[0]
-        near = nearest(key, names)
+        names = set(valid_names(config_name, arguments)) - {key}
+        prefix, _, last = key.rpartition(".")
+        if prefix.endswith("kwargs") and prefix in names:
+            return f"{key} is a new keyword: add it with a plus, +{key}=..."
+        ending = sorted((name for name in names if name.rpartition(".")[2] == last), key=len)
+        near = ending[0] if ending else nearest(key, names)
         siblings = sorted({name[len(prefix) + 1 :].split(".")[0] for name in names if name.startswith(f"{prefix}.")})
         hint = f"did you mean {near}?" if near else "see --help for the names."
         known = f" Keys of {prefix}: {', '.join(siblings)}." if prefix and siblings else ""
         return f"{key} is not a key of the config: {hint}{known}"
     first = " ".join(line.strip() for line in text.splitlines() if line.strip())
-    return f"{first} (HYDRA_FULL_ERROR=1 shows the whole traceback)"
+    return f"{first} (in: {' '.join(arguments)}; HYDRA_FULL_ERROR=1 shows the whole traceback)"
 
 
 def valid_names(config_name: str, arguments: list[str]) -> list[str]:

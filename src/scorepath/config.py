@@ -147,7 +147,7 @@ def check_config(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
                 raise ConfigError(f"{key}={value} is out of range: it must be {rule.words}.")
         elif key in declared and not _same_type(value, declared[key]):
             raise ConfigError(
-                f"{key}={value} has the wrong type: it must be {_words(declared[key])}, such as {declared[key]}."
+                f"{key}={value} has the wrong type: it must be {_words(declared[key])}{_such_as(declared[key])}."
             )
 
 
@@ -163,6 +163,10 @@ def _same_type(value: Any, example: Any) -> bool:
     if isinstance(example, Mapping):
         return isinstance(value, Mapping)
     return isinstance(value, type(example))
+
+
+def _such_as(example: Any) -> str:
+    return "" if example == "???" else f", such as {example}"
 
 
 def _words(example: Any) -> str:

@@ -154,6 +154,8 @@ def find_spec(id: str) -> gym.envs.registration.EnvSpec:
             return gym.envs.registration._find_spec(id)  # noqa: SLF001 (gym.spec does not import the module part)
         return gym.spec(id)
     except (gym.error.Error, ModuleNotFoundError) as error:
+        if id.startswith("ALE/"):
+            raise ConfigError(missing_package(id, ModuleNotFoundError("ale_py"))) from error
         near = difflib.get_close_matches(id, gym.registry.keys(), n=1, cutoff=0.5)
         hint = f": did you mean {near[0]}?" if near else ": list them with gymnasium.pprint_registry()."
         raise ConfigError(f"env.id={id} is not a registered Gymnasium environment{hint}") from error

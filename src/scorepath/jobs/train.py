@@ -22,6 +22,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("scorepath")
 
+_SUMMARY = (
+    "status",
+    "seed",
+    "env_steps",
+    "updates",
+    "episodes",
+    "train_seconds",
+    "total_seconds",
+    "env_steps_per_second",
+    "eval_return_mean",
+    "eval_return_ci95",
+    "eval_episodes",
+    "solved_at_env_steps",
+    "weights_sha256",
+    "versions",
+)
 _OBJECTIVES = (
     "eval_return_mean",
     "env_steps",
@@ -55,21 +71,36 @@ def train(cfg: DictConfig) -> float | None:
         if cfg.objective not in _OBJECTIVES:
             near = nearest(cfg.objective, _OBJECTIVES) or _OBJECTIVES[0]
             raise ConfigError(f"objective={cfg.objective} is no number of summary.json: did you mean {near}?")
-        _save_config(cfg, directory)
-    summary: dict[str, Any] = {"status": "failed", "seed": cfg.seed}
+    summary: dict[str, Any] = dict.fromkeys(_SUMMARY) | {"status": "failed", "seed": cfg.seed}
+    harmless = holds_run(directory)  # a refusal leaves a run that is there as it was
     try:
-        return _train(cfg, directory, summary)
+        objective = _train(cfg, directory, summary)
+        harmless = False
+    except ConfigError as error:
+        summary["error"] = str(error)
+        raise
     except BaseException as error:
+        harmless = False
         if not isinstance(error, InterruptedRunError):
             summary["error"] = str(error) or type(error).__name__
+        _log_to_file(f"{summary['status']}: {error}")
         raise
     finally:
-        if is_main_process:
+        if is_main_process and not harmless:
             from scorepath.run.summary import seconds_since_process_start, versions  # noqa: PLC0415
 
             summary["total_seconds"] = round(seconds_since_process_start(), 3)
             summary["versions"] = versions()
             write_json(directory / "summary.json", summary)
+    return objective
+
+
+def _log_to_file(message: str) -> None:
+    """Into train.log alone: the terminal gets the error from whoever catches it."""
+    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, message, (), None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(record)
 
 
 def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float | None:
@@ -79,11 +110,14 @@ def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float |
     names = HydraConfig.get().runtime.choices
     module = make_module(cfg, names)
 
+    from scorepath.jobs.finish import final_evaluation, finish_dashboard, report  # noqa: PLC0415
     from scorepath.run.dashboard import show_config  # noqa: PLC0415
     from scorepath.run.summary import weights_sha256  # noqa: PLC0415
 
     trainer, stopping, stop_signal = _make_trainer(cfg, module)
     checkpoint = _prepare_resume(cfg, directory, trainer, module, stopping)
+    if trainer.is_global_zero:
+        _save_config(cfg, directory)
     show_config(trainer.loggers, OmegaConf.to_yaml(cfg))
     started, steps_before = time.perf_counter(), module.env_steps
     if not _is_finished(cfg, module, stopping):
@@ -101,12 +135,12 @@ def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float |
     if stop_signal.received is not None:
         summary["status"] = "interrupted"
         raise InterruptedRunError(stop_signal.received, directory)
-    _final_evaluation(cfg, module, summary)
+    final_evaluation(cfg, module, summary)
     solved = cfg.stop_when_solved and stopping.solved_at_env_steps is not None
     summary["status"] = "solved" if solved else "completed"
     if trainer.is_global_zero:
-        _finish_dashboard(cfg, trainer, module, names, summary)
-        log.info("%s", _report(summary, directory))
+        finish_dashboard(cfg, trainer, module, names, summary)
+        log.info("%s", report(summary, directory))
     module.close()
     return summary[cfg.objective]
 
@@ -193,73 +227,6 @@ def _is_finished(cfg: DictConfig, module: "PolicyGradient", stopping: Any) -> bo
     """Whether a resumed run had reached its end, so that nothing is left to fit."""
     solved = cfg.stop_when_solved and stopping.solved_at_env_steps is not None
     return module.env_steps >= cfg.max_env_steps or solved
-
-
-def _final_evaluation(cfg: DictConfig, module: "PolicyGradient", summary: dict[str, Any]) -> None:
-    """Episodes that no stopping rule has seen: the figure that may be reported."""
-    import torch  # noqa: PLC0415
-
-    from scorepath.run.summary import mean_ci95  # noqa: PLC0415
-    from scorepath.seeding import Stream  # noqa: PLC0415
-
-    with torch.no_grad():
-        module.eval()
-        evaluation = module.evaluate(Stream.FINAL_ENVIRONMENT, Stream.FINAL_ACTION, cfg.eval.episodes)
-    mean, interval = mean_ci95(evaluation.returns)
-    summary.update(eval_return_mean=mean, eval_return_ci95=interval, eval_episodes=len(evaluation.returns))
-
-
-def _finish_dashboard(
-    cfg: DictConfig,
-    trainer: "pl.Trainer",
-    module: "PolicyGradient",
-    names: Mapping[str, str],
-    summary: dict[str, Any],
-) -> None:
-    from scorepath.run import dashboard  # noqa: PLC0415
-
-    if cfg.record_episode:
-        _record(cfg, trainer, module)
-    groups = ("env", "dist", "estimator", "baseline", "policy", "optimizer", "lr_schedule")
-    hparams: dict[str, Any] = {group: str(names.get(group)) for group in groups}
-    hparams |= {key: cfg[key] for key in ("seed", "gamma", "episodes_per_update")} | {"lr": cfg.optimizer.lr}
-    metrics = {
-        "final/return_mean": summary["eval_return_mean"],
-        "final/env_steps": summary["env_steps"],
-    }
-    dashboard.show_hparams(trainer.loggers, hparams, metrics)
-    for logger in trainer.loggers:
-        logger.finalize("success")
-
-
-def _record(cfg: DictConfig, trainer: "pl.Trainer", module: "PolicyGradient") -> None:
-    from scorepath.build import make_evaluation_environment  # noqa: PLC0415
-    from scorepath.run import dashboard  # noqa: PLC0415
-    from scorepath.run.recording import encode_gif, record_episode  # noqa: PLC0415
-    from scorepath.seeding import Stream, derive_seed, seed_torch  # noqa: PLC0415
-
-    if not trainer.loggers:
-        return
-    try:
-        env = make_evaluation_environment(cfg.env, 1, render=True)
-        seed_torch(cfg.seed, Stream.FINAL_ACTION, index=module.update_index)
-        frames, _ = record_episode(env, module.policy.cpu(), derive_seed(cfg.seed, Stream.FINAL_ENVIRONMENT, index=1))
-        fps = env.render_fps
-        env.close()
-    except Exception as error:  # a machine without OpenGL or pygame must not lose the run for a picture
-        log.warning("No picture of an episode: %s", str(error).split("\n", 1)[0])
-        return
-    if frames:
-        dashboard.show_gif(trainer.loggers, *encode_gif(frames, fps), module.env_steps)
-
-
-def _report(summary: Mapping[str, Any], directory: Path) -> str:
-    interval = summary["eval_return_ci95"]
-    spread = f" (95 % interval {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
-    return (
-        f"{summary['status']} after {summary['env_steps']:,} env steps in {summary['train_seconds']:.2f} s: mean "
-        f"return {summary['eval_return_mean']:.2f}{spread} over {summary['eval_episodes']} fresh episodes. {directory}"
-    )
 
 
 def _save_config(cfg: DictConfig, directory: Path) -> None:

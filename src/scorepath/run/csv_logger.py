@@ -73,5 +73,6 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     """The rows of a metrics.csv as strings, empty where a row lacks the metric; [] if there is no file."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]  # a process that was killed may have left half a line
+    return list(csv.DictReader(whole.splitlines()))

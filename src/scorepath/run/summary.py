@@ -45,7 +45,8 @@ def t95(degrees_of_freedom: int) -> float:
     if degrees_of_freedom <= len(_T95):
         return _T95[degrees_of_freedom - 1]
     z = 1.959964
-    return z + (z**3 + z) / (4 * degrees_of_freedom)  # Abramowitz & Stegun 26.7.5
+    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    return z + first / degrees_of_freedom + second / degrees_of_freedom**2  # Abramowitz & Stegun 26.7.5
 
 
 def mean_ci95(values: Tensor) -> tuple[float, list[float] | None]:

@@ -1,0 +1,76 @@
+"""The end of a training run: the figure that may be reported, and the last entries of the dashboard."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from omegaconf import DictConfig
+
+from scorepath.build import make_evaluation_environment
+from scorepath.module import PolicyGradient
+from scorepath.run import dashboard
+from scorepath.run.recording import encode_gif, record_episode
+from scorepath.run.summary import mean_ci95
+from scorepath.seeding import Stream, derive_seed, seed_torch
+
+log = logging.getLogger("scorepath")
+
+
+def final_evaluation(cfg: DictConfig, module: PolicyGradient, summary: dict[str, Any]) -> None:
+    """Episodes that no stopping rule has seen: the figure that may be reported."""
+    with torch.no_grad():
+        module.eval()
+        evaluation = module.evaluate(Stream.FINAL_ENVIRONMENT, Stream.FINAL_ACTION, cfg.eval.episodes)
+    mean, interval = mean_ci95(evaluation.returns)
+    summary.update(eval_return_mean=mean, eval_return_ci95=interval, eval_episodes=len(evaluation.returns))
+
+
+def finish_dashboard(
+    cfg: DictConfig,
+    trainer: pl.Trainer,
+    module: PolicyGradient,
+    names: Mapping[str, str],
+    summary: dict[str, Any],
+) -> None:
+    """The GIF and the HParams row, and all loggers on disk."""
+    if cfg.record_episode:
+        _record(cfg, trainer, module)
+    groups = ("env", "dist", "estimator", "baseline", "policy", "optimizer", "lr_schedule")
+    hparams: dict[str, Any] = {group: str(names.get(group)) for group in groups}
+    hparams |= {key: cfg[key] for key in ("seed", "gamma", "episodes_per_update")} | {"lr": cfg.optimizer.lr}
+    metrics = {
+        "final/return_mean": summary["eval_return_mean"],
+        "final/env_steps": summary["env_steps"],
+    }
+    dashboard.show_hparams(trainer.loggers, hparams, metrics)
+    for logger in trainer.loggers:
+        logger.finalize("success")
+
+
+def _record(cfg: DictConfig, trainer: pl.Trainer, module: PolicyGradient) -> None:
+    if not trainer.loggers:
+        return
+    try:
+        env = make_evaluation_environment(cfg.env, 1, render=True)
+        seed_torch(cfg.seed, Stream.FINAL_ACTION, index=module.update_index)
+        frames, _ = record_episode(env, module.policy.cpu(), derive_seed(cfg.seed, Stream.FINAL_ENVIRONMENT, index=1))
+        fps = env.render_fps
+        env.close()
+    except Exception as error:  # a machine without OpenGL or pygame must not lose the run for a picture
+        log.warning("No picture of an episode: %s", str(error).split("\n", 1)[0])
+        return
+    if frames:
+        dashboard.show_gif(trainer.loggers, *encode_gif(frames, fps), module.env_steps)
+
+
+def report(summary: Mapping[str, Any], directory: Path) -> str:
+    """The run in one line."""
+    interval = summary["eval_return_ci95"]
+    spread = f" (95 % interval {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+    return (
+        f"{summary['status']} after {summary['env_steps']:,} env steps in {summary['train_seconds']:.2f} s: mean "
+        f"return {summary['eval_return_mean']:.2f}{spread} over {summary['eval_episodes']} fresh episodes. {directory}"
+    )
