@@ -195,8 +195,8 @@ def _runs_under(function: str) -> bool:
 class Hold(CartPoleEnv):
     """CartPole that stops in the middle of a step to let a test send its signal.
 
-    HOLD=FUNCTION:NUMBER makes it write the file `held` in the working directory at the NUMBERth step under a function
-    of that name, and wait there until the file `go` appears. It holds once.
+    HOLD=FUNCTION!OTHER:NUMBER makes it write the file `held` in the working directory at the NUMBERth step that is
+    played for FUNCTION and not for OTHER, and wait there until the file `go` appears. It holds once.
     """
 
     steps = 0
@@ -208,12 +208,14 @@ class Hold(CartPoleEnv):
 
     @staticmethod
     def _hold(function: str, number: str) -> None:
-        if not _runs_under(function):
+        wanted, _, unwanted = function.partition("!")
+        if not _runs_under(wanted) or _runs_under(unwanted):
             return
         Hold.steps += 1
         if Hold.steps == int(number):
             Path("held").touch()
-            while not Path("go").exists():
+            deadline = time.monotonic() + PATIENCE  # or a test that fails leaves it waiting for ever
+            while not Path("go").exists() and time.monotonic() < deadline:
                 time.sleep(0.01)
 
 

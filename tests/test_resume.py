@@ -168,13 +168,13 @@ HELD = (
 )
 
 
-# name -> signal, where it comes: FUNCTION:NUMBER of the step there
+# name -> signal, and the step at which it comes (HOLD of helpers.Hold)
 INTERRUPTIONS = {
     "SIGTERM": (signal.SIGTERM, "training_step:600"),  # between two evaluations: there is no checkpoint of this update
     "SIGINT": (signal.SIGINT, "training_step:450"),  # in an update after which an evaluation is due
     "evaluation": (signal.SIGTERM, "validation_step:20"),
-    "final evaluation, SIGTERM": (signal.SIGTERM, "_final_evaluation:20"),
-    "final evaluation, SIGINT": (signal.SIGINT, "_final_evaluation:20"),
+    "final evaluation, SIGTERM": (signal.SIGTERM, "evaluate!validation_step:20"),
+    "final evaluation, SIGINT": (signal.SIGINT, "evaluate!validation_step:20"),
     "SIGKILL": (signal.SIGKILL, "training_step:800"),
     "SIGINT twice": (signal.SIGINT, "training_step:600"),
 }
@@ -194,17 +194,22 @@ def interrupted(tmp_path_factory) -> dict[str, Outcome]:
         folder = tmp_path_factory.mktemp("interrupted")
         processes[name] = folder, start("train", folder, "hydra.run.dir=run", *HELD, HOLD=where)
     outcomes = {}
-    for name, (folder, process) in processes.items():
-        number = INTERRUPTIONS[name][0]
-        wait_for(folder / "held", process)
-        process.send_signal(number)
-        if name == "SIGINT twice":
-            # the environment goes on waiting; of signals sent together the system may make one
-            while process.poll() is None:
-                time.sleep(0.2)
-                process.send_signal(number)
-        (folder / "go").touch()
-        outcomes[name] = finish(process, folder / "run")
+    try:
+        for name, (folder, process) in processes.items():
+            number = INTERRUPTIONS[name][0]
+            wait_for(folder / "held", process)
+            process.send_signal(number)
+            if name == "SIGINT twice":
+                # the environment goes on waiting; of signals sent together the system may make one
+                while process.poll() is None:
+                    time.sleep(0.2)
+                    process.send_signal(number)
+            (folder / "go").touch()
+            outcomes[name] = finish(process, folder / "run")
+    finally:
+        for _, process in processes.values():
+            process.kill()  # which does nothing to one that has ended
+            process.communicate()
     return outcomes
 
 

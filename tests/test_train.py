@@ -244,7 +244,7 @@ def test_a_run_may_go_on_after_it_is_solved(tmp_path, reference):
     assert outcome.summary["weights_sha256"] == reference.summary["weights_sha256"]
 
 
-def test_final_evaluation_is_of_episodes_that_no_stopping_rule_has_seen(reference):
+def testfinal_evaluation_is_of_episodes_that_no_stopping_rule_has_seen(reference):
     last = [row for row in reference.rows if row["eval/return_mean"]][-1]
     assert float(last["eval/return_mean"]) != reference.summary["eval_return_mean"]
 

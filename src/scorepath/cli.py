@@ -15,7 +15,7 @@ from hydra.errors import MissingConfigException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from scorepath.config import check_config, leaves, nearest
 from scorepath.errors import ConfigError, InterruptedRunError, ScorepathError
@@ -74,7 +74,7 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
             _end(str(error), error.exit_code)
         if failed:
             raise  # an error of the job that is not the user's
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno is not None:  # Hydra's errors are OSErrors without one
             _end(unwritable(Path(error.filename or "."), error), ConfigError.exit_code)
         # anything else came from reading the command line
         _end(explain(error, config_name, sys.argv[1:]), ConfigError.exit_code)
@@ -105,6 +105,8 @@ def _check_values(cfg: DictConfig, config_name: str) -> None:
         plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} has no value: give {error.full_key}=... on the command line.") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(" ".join(str(error).split())) from error
     overrides = HydraConfig.get().overrides
     choices = [text for text in [*overrides.hydra, *overrides.task] if _is_group(text)]
     defaults: Any = OmegaConf.to_container(hydra.compose(config_name, overrides=choices), resolve=True)
@@ -137,9 +139,10 @@ def explain(error: Exception, config_name: str, arguments: list[str]) -> str:
         prefix, _, last = key.rpartition(".")
         if prefix.endswith("kwargs") and prefix in names:
             return f"{key} is a new keyword: add it with a plus, +{key}=..."
-        ending = sorted((name for name in names if name.rpartition(".")[2] == last), key=len)
-        near = ending[0] if ending else nearest(key, names)
         siblings = sorted({name[len(prefix) + 1 :].split(".")[0] for name in names if name.startswith(f"{prefix}.")})
+        sibling = nearest(last, siblings)
+        ending = sorted((name for name in names if name.rpartition(".")[2] == last), key=len)
+        near = f"{prefix}.{sibling}" if sibling else ending[0] if ending else nearest(key, names)
         hint = f"did you mean {near}?" if near else "see --help for the names."
         known = f" Keys of {prefix}: {', '.join(siblings)}." if prefix and siblings else ""
         return f"{key} is not a key of the config: {hint}{known}"

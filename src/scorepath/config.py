@@ -140,7 +140,11 @@ def check_config(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
         ConfigError: naming the first such key, its value, and what is wanted.
     """
     declared = leaves(defaults)
-    for key, value in leaves(config).items():
+    given = leaves(config)
+    for key in declared:
+        if ("." not in key or key.startswith("eval.")) and key not in given and key not in config:
+            raise ConfigError(f"{key} is missing: the run needs it; its default is {declared[key]}.")
+    for key, value in given.items():
         rule = RULES.get(key)
         if rule is not None:
             if not rule.test(value):

@@ -53,7 +53,9 @@ def evaluate(cfg: DictConfig) -> None:
     try:
         policy.load_state_dict(state)
     except RuntimeError as error:
-        raise ConfigError(f"{checkpoint_path} and {saved} do not belong together: {error}") from error
+        raise ConfigError(
+            f"{checkpoint_path} and {saved} do not belong together: {' '.join(str(error).split())}"
+        ) from error
     policy.eval()
     env = make_evaluation_environment(trained.env, cfg.episodes)
     seeds = (derive_seed(cfg.seed, Stream.FINAL_ENVIRONMENT, index=number) for number in range(cfg.episodes))

@@ -11,8 +11,7 @@ from omegaconf import DictConfig
 
 from scorepath.build import make_evaluation_environment
 from scorepath.module import PolicyGradient
-from scorepath.run import dashboard
-from scorepath.run.recording import encode_gif, record_episode
+from scorepath.run import dashboard, recording
 from scorepath.run.summary import mean_ci95
 from scorepath.seeding import Stream, derive_seed, seed_torch
 
@@ -56,14 +55,16 @@ def _record(cfg: DictConfig, trainer: pl.Trainer, module: PolicyGradient) -> Non
     try:
         env = make_evaluation_environment(cfg.env, 1, render=True)
         seed_torch(cfg.seed, Stream.FINAL_ACTION, index=module.update_index)
-        frames, _ = record_episode(env, module.policy.cpu(), derive_seed(cfg.seed, Stream.FINAL_ENVIRONMENT, index=1))
+        frames, _ = recording.record_episode(
+            env, module.policy.cpu(), derive_seed(cfg.seed, Stream.FINAL_ENVIRONMENT, index=1)
+        )
         fps = env.render_fps
         env.close()
     except Exception as error:  # a machine without OpenGL or pygame must not lose the run for a picture
         log.warning("No picture of an episode: %s", str(error).split("\n", 1)[0])
         return
     if frames:
-        dashboard.show_gif(trainer.loggers, *encode_gif(frames, fps), module.env_steps)
+        dashboard.show_gif(trainer.loggers, *recording.encode_gif(frames, fps), module.env_steps)
 
 
 def report(summary: Mapping[str, Any], directory: Path) -> str:

@@ -120,18 +120,20 @@ def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float |
         _save_config(cfg, directory)
     show_config(trainer.loggers, OmegaConf.to_yaml(cfg))
     started, steps_before = time.perf_counter(), module.env_steps
-    if not _is_finished(cfg, module, stopping):
-        trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
-    seconds = time.perf_counter() - started
-    summary.update(
-        env_steps=module.env_steps,
-        updates=module.update_index,
-        episodes=module.episodes,
-        train_seconds=round(seconds, 3),
-        env_steps_per_second=round((module.env_steps - steps_before) / seconds, 1),
-        solved_at_env_steps=stopping.solved_at_env_steps,
-        weights_sha256=weights_sha256(module.policy),
-    )
+    try:
+        if not _is_finished(cfg, module, stopping):
+            trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+    finally:
+        seconds = time.perf_counter() - started
+        summary.update(
+            env_steps=module.env_steps,
+            updates=module.update_index,
+            episodes=module.episodes,
+            train_seconds=round(seconds, 3),
+            env_steps_per_second=round((module.env_steps - steps_before) / seconds, 1),
+            solved_at_env_steps=stopping.solved_at_env_steps,
+            weights_sha256=weights_sha256(module.policy),
+        )
     if stop_signal.received is not None:
         summary["status"] = "interrupted"
         raise InterruptedRunError(stop_signal.received, directory)
