@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from scorepath.config import nearest
 from scorepath.errors import ConfigError
 from scorepath.run.csv_logger import read_metrics
 from scorepath.run.summary import mean_ci95, t95
@@ -45,17 +44,17 @@ def plot(cfg: DictConfig) -> None:
         axes.plot(grid, mean, label=f"{name} (n = {len(curves)})")
         if half is not None:
             axes.fill_between(grid, mean - half, mean + half, alpha=0.2)
+    if not axes.lines:
+        columns = {
+            name for runs in groups.values() for name in read_metrics(folder / runs[0]["job"] / "metrics.csv")[0]
+        }
+        names = ", ".join(sorted(columns - {"env_steps"}))
+        raise ConfigError(f"metric={cfg.metric} is in no metrics.csv of {folder}: choose one of {names}.")
     if cfg.threshold is not None:
         axes.axhline(cfg.threshold, color="0.5", linestyle="--", linewidth=1)
     axes.set(xlabel="env steps", ylabel=cfg.metric, title=cfg.title or "")
     axes.legend(frameon=False, fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)
-    if not axes.lines:
-        columns = {
-            name for runs in groups.values() for name in read_metrics(folder / runs[0]["job"] / "metrics.csv")[0]
-        }
-        near = nearest(cfg.metric, columns)
-        raise ConfigError(f"metric={cfg.metric} is in no metrics.csv of {folder}: did you mean {near}?")
     file = Path(cfg.file or folder / "curves.png")
     figure.savefig(file, dpi=130)
     log.info("%s", file)

@@ -59,6 +59,8 @@ class Checkpoints(pl.Callback):
             self._save_last(trainer, module)
 
     def _save_last(self, trainer: pl.Trainer, module: PolicyGradient) -> None:
+        for logger in trainer.loggers:
+            logger.save()  # a killed run must find the metrics of all that its checkpoint holds
         trainer.save_checkpoint(self.directory / "last.ckpt")
         self._saved_at = module.update_index
 

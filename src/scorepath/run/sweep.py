@@ -33,9 +33,9 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         row["status"],
         "-" if mean is None else f"{mean:.2f}",
         "-" if not interval else f"{interval[0]:.2f} .. {interval[1]:.2f}",
-        f"{row.get('env_steps', 0):,}",
+        f"{row.get('env_steps') or 0:,}",
         "-" if solved is None else f"{solved:,}",
-        f"{row.get('train_seconds', 0.0):.1f}",
+        f"{row.get('train_seconds') or 0.0:.1f}",
     )
 
 
