@@ -248,10 +248,6 @@ def test_metrics_of_a_run_resumed_are_those_of_the_run_uninterrupted(tmp_path, i
     assert without_time(resume(interrupted[name], tmp_path).rows) == without_time(uninterrupted.rows)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="open: an evaluation due at the interrupted update is skipped, and not made up for by the resumed run",
-)
 def test_an_evaluation_that_was_due_at_the_interruption_is_made_up_for(tmp_path, interrupted, uninterrupted):
     """Or a run that it would have solved goes on, and ends with other weights."""
     evaluations = [int(row["env_steps"]) for row in uninterrupted.rows if row["eval/return_mean"]]
@@ -267,9 +263,6 @@ def test_interrupted_run_has_a_complete_summary_and_log(interrupted, uninterrupt
     assert stopped.sentence in (stopped.directory / "train.log").read_text()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="open: signals are handled up to the end of training, not in the final evaluation"
-)
 @pytest.mark.parametrize("name", ["final evaluation, SIGTERM", "final evaluation, SIGINT"])
 def test_a_signal_during_the_final_evaluation(tmp_path, interrupted, uninterrupted, name):
     """All is learned; what is missing is the figure that may be reported."""
@@ -291,9 +284,6 @@ BROKEN = (
 )
 
 
-@pytest.mark.xfail(
-    strict=True, reason="open: TensorBoard keeps the events of a failed run beyond the checkpoint it is resumed from"
-)
 @pytest.mark.parametrize("every", [100, 400], ids=["with a checkpoint", "before the first checkpoint"])
 def test_a_run_that_failed_is_shown_once_when_it_is_resumed(tmp_path, every):
     """What it wrote after its last checkpoint, or without one, is written again."""

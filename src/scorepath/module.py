@@ -90,7 +90,7 @@ class PolicyGradient(pl.LightningModule):
         self.episodes = 0
         self.evaluation: Evaluation | None = None  # the last one
         self.rollout_return = 0.0  # mean episode return of the last update
-        self.interrupted = False  # a signal asks for the end: no more evaluation
+        self.skip_evaluation = False  # Lightning evaluates before it stops, also where none is due
 
     # ------------------------------------------------------------------ training
 
@@ -183,7 +183,7 @@ class PolicyGradient(pl.LightningModule):
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
         """Evaluates on episodes of their own seeds; Lightning calls it when an evaluation is due."""
-        if self.interrupted:
+        if self.skip_evaluation:
             return
         self.evaluation = self.evaluate(Stream.EVALUATION_ENVIRONMENT, Stream.EVALUATION_ACTION, self.eval_episodes)
         returns = self.evaluation.returns

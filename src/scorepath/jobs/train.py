@@ -83,6 +83,8 @@ def train(cfg: DictConfig) -> float | None:
         harmless = False
         if not isinstance(error, InterruptedRunError):
             summary["error"] = str(error) or type(error).__name__
+        elif summary["status"] == "failed":  # and not ended by itself, just before
+            summary["status"] = "interrupted"
         _log_to_file(f"{summary['status']}: {error}")
         raise
     finally:
@@ -114,40 +116,45 @@ def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float |
     from scorepath.run.dashboard import show_config  # noqa: PLC0415
     from scorepath.run.summary import weights_sha256  # noqa: PLC0415
 
-    trainer, stopping, stop_signal = _make_trainer(cfg, module)
-    checkpoint = _prepare_resume(cfg, directory, trainer, module, stopping)
-    if trainer.is_global_zero:
-        _save_config(cfg, directory)
-    show_config(trainer.loggers, OmegaConf.to_yaml(cfg))
-    started, steps_before = time.perf_counter(), module.env_steps
-    try:
-        if not _is_finished(cfg, module, stopping):
-            trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
-    finally:
-        seconds = time.perf_counter() - started
-        summary.update(
-            env_steps=module.env_steps,
-            updates=module.update_index,
-            episodes=module.episodes,
-            train_seconds=round(seconds, 3),
-            env_steps_per_second=round((module.env_steps - steps_before) / seconds, 1),
-            solved_at_env_steps=stopping.solved_at_env_steps,
-            weights_sha256=weights_sha256(module.policy),
-        )
-    if stop_signal.received is not None:
-        summary["status"] = "interrupted"
-        raise InterruptedRunError(stop_signal.received, directory)
-    final_evaluation(cfg, module, summary)
-    solved = cfg.stop_when_solved and stopping.solved_at_env_steps is not None
-    summary["status"] = "solved" if solved else "completed"
-    if trainer.is_global_zero:
-        finish_dashboard(cfg, trainer, module, names, summary)
-        log.info("%s", report(summary, directory))
-    module.close()
+    path, checkpoint = _load_checkpoint(cfg, directory, module)
+    trainer, stopping, stop_signal = _make_trainer(cfg, directory, module)
+    if checkpoint is not None:
+        stopping.load_state_dict(checkpoint["callbacks"][stopping.state_key])
+        log.info("Resuming from %s at %s env steps.", path, f"{module.env_steps:,}")
+    with stop_signal:
+        if trainer.is_global_zero:
+            _save_config(cfg, directory)
+        show_config(trainer.loggers, OmegaConf.to_yaml(cfg), module.env_steps)
+        started, steps_before = time.perf_counter(), module.env_steps
+        try:
+            if not _is_finished(cfg, module, stopping):
+                trainer.fit(module, ckpt_path=path, weights_only=True)
+        finally:
+            seconds = time.perf_counter() - started
+            summary.update(
+                env_steps=module.env_steps,
+                updates=module.update_index,
+                episodes=module.episodes,
+                train_seconds=round(seconds, 3),
+                env_steps_per_second=round((module.env_steps - steps_before) / seconds, 1),
+                solved_at_env_steps=stopping.solved_at_env_steps,
+                weights_sha256=weights_sha256(module.policy),
+            )
+        stop_signal.check()
+        stop_signal.at_once = True
+        final_evaluation(cfg, module, summary)
+        stop_signal.at_once = False
+        solved = cfg.stop_when_solved and stopping.solved_at_env_steps is not None
+        summary["status"] = "solved" if solved else "completed"
+        if trainer.is_global_zero:
+            finish_dashboard(cfg, trainer, module, names, summary)
+            log.info("%s", report(summary, directory))
+        module.close()
+        stop_signal.check()
     return summary[cfg.objective]
 
 
-def _make_trainer(cfg: DictConfig, module: "PolicyGradient") -> tuple["pl.Trainer", Any, Any]:
+def _make_trainer(cfg: DictConfig, directory: Path, module: "PolicyGradient") -> tuple["pl.Trainer", Any, Any]:
     """The Trainer with our callbacks, and the two callbacks that tell how the run ended."""
     import lightning.pytorch as pl  # noqa: PLC0415
 
@@ -159,11 +166,17 @@ def _make_trainer(cfg: DictConfig, module: "PolicyGradient") -> tuple["pl.Traine
     judge = make_evaluation_environment(cfg.env, 1)
     stopping = Stopping(cfg.max_env_steps, judge.reward_threshold, cfg.stop_when_solved)
     judge.close()
-    stop_signal = GracefulStop()
-    # Stopping and the signals come first: a checkpoint saved in the same hook must hold their verdict
-    callbacks = [stopping, stop_signal]
-    callbacks += [construct(node, f"callbacks.{name}") for name, node in (cfg.callbacks or {}).items() if node]
-    loggers = [construct(node, f"logger.{name}") for name, node in (cfg.logger or {}).items() if node]
+    stop_signal = GracefulStop(directory)
+    chosen = [construct(node, f"callbacks.{name}") for name, node in (cfg.callbacks or {}).items() if node]
+    # Stopping comes first: a checkpoint saved in the same hook must hold its verdict
+    callbacks = [stopping, *chosen, stop_signal]
+    # What an earlier part of the run wrote beyond its checkpoint is written again
+    purge = {} if cfg.resume is None else {"purge_step": module.env_steps + 1 if module.update_index else 0}
+    loggers = [
+        construct(node, f"logger.{name}", **(purge if "purge_step" in node else {}))
+        for name, node in (cfg.logger or {}).items()
+        if node
+    ]
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning 2.6 against torch 2.13: its own matter, and nothing that a user could mend
@@ -185,28 +198,22 @@ def _make_trainer(cfg: DictConfig, module: "PolicyGradient") -> tuple["pl.Traine
     return trainer, stopping, stop_signal
 
 
-def _prepare_resume(
-    cfg: DictConfig, directory: Path, trainer: "pl.Trainer", module: "PolicyGradient", stopping: Any
-) -> Path | None:
-    """Finds and checks the checkpoint to resume from, and sets the counters that are needed before `fit` loads it."""
+def _load_checkpoint(
+    cfg: DictConfig, directory: Path, module: "PolicyGradient"
+) -> tuple[Path, dict[str, Any]] | tuple[None, None]:
+    """Finds and checks the checkpoint to resume from, and sets what is needed before `fit` loads it."""
     from scorepath.run.checkpoints import find_checkpoint, load_checkpoint  # noqa: PLC0415
-    from scorepath.run.csv_logger import CSVLogger  # noqa: PLC0415
 
     path = find_checkpoint(cfg.resume, directory)
     if path is None:
         if cfg.resume is not None:
             log.info("resume=%s: %s holds no checkpoint, so the run starts from the beginning.", cfg.resume, directory)
-        return None
+        return None, None
     checkpoint = load_checkpoint(path)
     _check_same_run(module, checkpoint, path)
     module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"])
-    stopping.load_state_dict(checkpoint["callbacks"][stopping.state_key])
-    for logger in trainer.loggers:
-        if isinstance(logger, CSVLogger):
-            logger.truncate(module.env_steps)
-    log.info("Resuming from %s at %s env steps.", path, f"{module.env_steps:,}")
-    return path
+    return path, checkpoint
 
 
 def _check_same_run(module: "PolicyGradient", checkpoint: Mapping[str, Any], path: Path) -> None:

@@ -15,14 +15,16 @@ class CSVLogger(Logger):
     Args:
         path: of the file; an existing one is continued.
         flush_every: rows kept in memory between writes.
+        purge_step: the first write drops the rows from this env step on, which a resumed run writes again.
     """
 
-    def __init__(self, path: Path | str, flush_every: int = 50) -> None:
+    def __init__(self, path: Path | str, flush_every: int = 50, purge_step: int | None = None) -> None:
         super().__init__()
         self.path = Path(path)
         self.flush_every = flush_every
+        self.purge_step = purge_step
         self._pending: list[dict[str, Any]] = []
-        self._columns: list[str] | None = None
+        self._columns: list[str] | None = None  # None until the first write
 
     @property
     def name(self) -> str:
@@ -40,23 +42,24 @@ class CSVLogger(Logger):
         if len(self._pending) >= self.flush_every:
             self.save()
 
-    def truncate(self, env_steps: int) -> None:
-        """Drops the rows beyond a checkpoint, which the resumed run writes again."""
-        rows = [row for row in read_metrics(self.path) if int(row["env_steps"]) <= env_steps]
-        self._rewrite(rows, list(rows[0]) if rows else ["env_steps"])
-
     def save(self) -> None:
+        columns = self._open() if self._columns is None else self._columns
         if not self._pending:
             return
-        if self._columns is None:
-            rows = read_metrics(self.path)
-            self._columns = list(rows[0]) if rows else []
-        new = [key for row in self._pending for key in row if key not in self._columns]
+        new = [key for row in self._pending for key in row if key not in columns]
         if new:
-            self._rewrite(read_metrics(self.path), [*self._columns, *dict.fromkeys(new)])
+            columns = [*columns, *dict.fromkeys(new)]
+            self._rewrite(read_metrics(self.path), columns)
         with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns).writerows(self._pending)
+            csv.DictWriter(file, columns).writerows(self._pending)
         self._pending.clear()
+
+    def _open(self) -> list[str]:
+        rows = read_metrics(self.path)
+        self._columns = list(rows[0]) if rows else []
+        if self.purge_step is not None and rows:
+            self._rewrite([row for row in rows if int(row["env_steps"]) < self.purge_step], self._columns)
+        return self._columns
 
     def finalize(self, status: str) -> None:
         self.save()

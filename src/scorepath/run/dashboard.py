@@ -11,10 +11,10 @@ def _writers(loggers: Sequence[Logger]) -> list[Any]:
     return [logger.experiment for logger in loggers if isinstance(logger, TensorBoardLogger)]
 
 
-def show_config(loggers: Sequence[Logger], config_yaml: str) -> None:
-    """The composed config as text."""
+def show_config(loggers: Sequence[Logger], config_yaml: str, env_steps: int) -> None:
+    """The composed config as text, at the step from which it holds: a resumed run may have another."""
     for writer in _writers(loggers):
-        writer.add_text("config", f"```yaml\n{config_yaml}\n```")
+        writer.add_text("config", f"```yaml\n{config_yaml}\n```", env_steps)
 
 
 def show_hparams(
