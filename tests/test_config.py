@@ -246,9 +246,27 @@ def test_a_value_of_another_type_is_refused_by_its_dotted_key(key, value, wanted
         check_config(with_value(key, value), EXAMPLE)
 
 
-def test_keys_that_were_added_pass():
+@pytest.mark.parametrize("key", ["node.added", "node.kwargs.added", "callbacks.mine.steps"])
+def test_an_added_key_passes_where_a_constructor_reads_it(key):
     """With Hydra's +key=value; there is no example to compare with."""
-    check_config({**EXAMPLE, "added": object()}, EXAMPLE)
+    example = {**EXAMPLE, "node": {"_target_": "some.Class", "kwargs": {}}, "callbacks": {}}
+    config = {**example, "node": {"_target_": "some.Class", "kwargs": {"added": 1}, "added": object()}}
+    check_config({**config, "callbacks": {"mine": {"_target_": "x", "steps": 1}}}, example)
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("coumt", "did you mean count"),
+        ("nested.deep.coumt", "did you mean nested.deep.count"),
+        ("zzzzz", "leave it out"),
+    ],
+)
+def test_an_added_key_that_nothing_reads_is_refused(key, hint):
+    with pytest.raises(ConfigError, match=f"{key} was added, but nothing reads it: {hint}"):
+        check_config(
+            {**EXAMPLE, "nested": {"deep": {"count": 7, "coumt": 1}}} if "." in key else {**EXAMPLE, key: 1}, EXAMPLE
+        )
 
 
 # at the edge and just beyond it
@@ -298,10 +316,10 @@ def nested(key: str, value) -> dict:
 def test_ranges(key):
     inside, outside = INSIDE_AND_OUTSIDE[key]
     for value in inside:
-        check_config(nested(key, value), {})
+        check_config(nested(key, value), nested(key, value))
     for value in outside:
         with pytest.raises(ConfigError) as error:
-            check_config(nested(key, value), {})
+            check_config(nested(key, value), nested(key, value))
         assert str(error.value) == f"{key}={value} is out of range: it must be {RULES[key].words}."
 
 

@@ -232,12 +232,12 @@ def test_csv_keeps_every_digit(tmp_path):
     assert float(read_metrics(logger.path)[0]["a"]) == value
 
 
-def test_truncate_drops_what_follows_a_checkpoint_and_goes_on(tmp_path):
+def test_purge_drops_what_follows_a_checkpoint_and_goes_on(tmp_path):
     first = CSVLogger(tmp_path / "metrics.csv", flush_every=1)
     for step in (10, 20, 30):
         first.log_metrics({"a": float(step)}, step)
-    second = CSVLogger(tmp_path / "metrics.csv", flush_every=1)
-    second.truncate(20)
+    second = CSVLogger(tmp_path / "metrics.csv", flush_every=1, purge_step=21)
+    assert len(read_metrics(second.path)) == 3  # untouched before the first write
     second.log_metrics({"a": -30.0, "b": 1.0}, 30)
     assert [(row["env_steps"], row["a"], row["b"]) for row in read_metrics(second.path)] == [
         ("10", "10.0", ""),
@@ -246,9 +246,8 @@ def test_truncate_drops_what_follows_a_checkpoint_and_goes_on(tmp_path):
     ]
 
 
-def test_truncate_of_no_file(tmp_path):
-    logger = CSVLogger(tmp_path / "metrics.csv", flush_every=1)
-    logger.truncate(20)
+def test_purge_of_no_file(tmp_path):
+    logger = CSVLogger(tmp_path / "metrics.csv", flush_every=1, purge_step=20)
     logger.log_metrics({"a": 1.0}, 30)
     assert read_metrics(logger.path) == [{"env_steps": "30", "a": "1.0"}]
 

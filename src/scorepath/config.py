@@ -58,6 +58,8 @@ _SIZES = Rule(
 )
 _TEXT = Rule("text", lambda value: isinstance(value, str) and bool(value))
 
+_OPEN_GROUPS = ("callbacks", "logger")  # whatever stands in them is built
+
 # Keys that are null by default need a rule here, or any value passes. Options not named here are checked by type
 # alone, and by whatever takes them.
 RULES: dict[str, Rule] = {
@@ -102,6 +104,8 @@ RULES: dict[str, Rule] = {
     "optimizer.momentum": _between(0.0, 1.0),
     "optimizer.alpha": _between(0.0, 1.0),
     "lr_schedule.final": _between(0.0, 1.0),
+    "logger.csv.purge_step": _optional(_at_least(0, 10**12)),
+    "logger.tensorboard.purge_step": _optional(_at_least(0, 10**12)),
     "trainer.log_every_n_steps": _COUNT,
     "trainer.profiler": _optional(_one_of("simple", "advanced", "pytorch")),
     "trainer.devices": Rule(
@@ -137,7 +141,7 @@ def check_config(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
         defaults: the same, composed from the same group choices without any value overridden.
 
     Raises:
-        ConfigError: naming the first such key, its value, and what is wanted.
+        ConfigError: naming the first such key, its value, and what is wanted; or an added key that nothing reads.
     """
     declared = leaves(defaults)
     given = leaves(config)
@@ -145,6 +149,10 @@ def check_config(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
         if ("." not in key or key.startswith("eval.")) and key not in given and key not in config:
             raise ConfigError(f"{key} is missing: the run needs it; its default is {declared[key]}.")
     for key, value in given.items():
+        if key not in declared and not _is_read(key, config, declared):
+            near = nearest(key, declared)
+            hint = f"did you mean {near}?" if near else "leave it out."
+            raise ConfigError(f"{key} was added, but nothing reads it: {hint}")
         rule = RULES.get(key)
         if rule is not None:
             if not rule.test(value):
@@ -153,6 +161,22 @@ def check_config(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
             raise ConfigError(
                 f"{key}={value} has the wrong type: it must be {_words(declared[key])}{_such_as(declared[key])}."
             )
+
+
+def _is_read(key: str, config: Mapping[str, Any], declared: Mapping[str, Any]) -> bool:
+    """Whether a key that was added with +key=value reaches a constructor, which refuses what it does not know."""
+    first, *rest = key.split(".")
+    if first in _OPEN_GROUPS:
+        return True
+    node: Any = config[first]
+    for name in rest:
+        if "_target_" in node:
+            return True
+        node = node[name]
+    parents = (key.rsplit(".", count)[0] for count in range(1, len(rest) + 1))
+    if any(declared.get(parent) == {} for parent in parents):  # an empty mapping is there to be filled
+        return True
+    return any(name.startswith(f"{key}.") for name in declared)  # a mapping that was emptied, or put in its place
 
 
 def _same_type(value: Any, example: Any) -> bool:
