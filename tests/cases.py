@@ -159,6 +159,7 @@ ESTIMATORS: list[tuple[str, type[AbstractEstimator], dict[str, Any]]] = [
     ("score_function", ScoreFunction, {}),
     ("score_function", ScoreFunction, {"normalize_returns": "none"}),
     ("score_function", ScoreFunction, {"credit": "total_return", "entropy_coefficient": 0.1}),
+    ("score_function", ScoreFunction, {"discount_steps": True}),
     ("pathwise", Pathwise, {"window": 3}),
     ("pathwise_episode", Pathwise, {"window": None}),
 ]

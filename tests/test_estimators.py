@@ -13,7 +13,7 @@ from scorepath.baselines import BatchMean, NoBaseline, TimeMean, Value
 from scorepath.distributions import Bernoulli, Categorical, Normal
 from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
 from scorepath.envs.dynamics import LQR, Pendulum
-from scorepath.estimators import Pathwise, ScoreFunction
+from scorepath.estimators import Pathwise, ScoreFunction, surrogate_loss
 from scorepath.policy import MLP, Policy
 from scorepath.rollout import rollout, rollout_windows
 from scorepath.types import Episodes
@@ -29,10 +29,8 @@ def linear(env, head=Normal):
 
 
 def surrogate(estimator, policy, episodes, baseline=None, gamma=1.0):
-    """Loss and metrics, in the order of an update."""
-    baseline = NoBaseline() if baseline is None else baseline
-    returns = estimator.returns(episodes, gamma, baseline.last_values(episodes))
-    return estimator(policy, episodes, returns - baseline(episodes, returns).detach())
+    """Loss and metrics, as an update has them."""
+    return surrogate_loss(estimator, NoBaseline() if baseline is None else baseline, policy, episodes, gamma)[:2]
 
 
 def gradient(estimator, policy, episodes, baseline=None, gamma=1.0):
@@ -127,11 +125,22 @@ def test_batch_normalisation_whitens_the_advantages_over_valid_steps():
     close(gradient(ScoreFunction(), policy, episodes, gamma=0.99), flat(expected))
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.9, 1.0])
+def test_discounted_steps_weigh_step_t_by_gamma_to_the_t(gamma):
+    episodes, policy = scripted()
+    estimator = ScoreFunction(normalize_returns="none", discount_steps=True)
+    returns = estimator.returns(episodes, gamma, None)
+    factor = torch.stack([gamma**t * row for t, row in enumerate(returns)])
+    log_prob = policy(episodes.observations).log_prob(episodes.actions)
+    expected = torch.autograd.grad(-(log_prob * factor).sum() / returns.shape[1], list(policy.parameters()))
+    close(gradient(estimator, policy, episodes, gamma=gamma), flat(expected))
+
+
 def test_the_score_function_detaches_the_advantages():
     episodes, policy = scripted()
     advantages = torch.randn_like(episodes.rewards).requires_grad_()
     for normalize in ("none", "batch"):
-        loss, _ = ScoreFunction(normalize_returns=normalize)(policy, episodes, advantages)
+        loss, _ = ScoreFunction(normalize_returns=normalize)(policy, episodes, advantages, 1.0)
         loss.backward()
         assert advantages.grad is None
 
@@ -143,11 +152,11 @@ def test_nothing_beyond_an_episode_s_end_counts(normalize):
     estimator = ScoreFunction(normalize_returns=normalize, entropy_coefficient=0.3)
     valid = episodes.valid
     advantages = torch.randn_like(episodes.rewards)
-    loss, metrics = estimator(policy, episodes, advantages)
+    loss, metrics = estimator(policy, episodes, advantages, 1.0)
     fields = {name: getattr(episodes, name) for name in Episodes.__dataclass_fields__}
     fields["observations"] = torch.where(valid[..., None], fields["observations"], float("nan"))
     fields["actions"] = torch.where(valid, fields["actions"], -7)
-    other, other_metrics = estimator(policy, Episodes(**fields), torch.where(valid, advantages, float("nan")))
+    other, other_metrics = estimator(policy, Episodes(**fields), torch.where(valid, advantages, float("nan")), 1.0)
     close(other, loss)
     close(other_metrics["train/entropy"], metrics["train/entropy"])
 
@@ -156,7 +165,7 @@ def test_the_entropy_bonus_is_the_mean_over_episodes_of_the_sum_over_valid_steps
     """The same normaliser as the rest of the surrogate."""
     episodes, policy = scripted()
     without = gradient(PLAIN, policy, episodes)
-    with_bonus = gradient(ScoreFunction("reward_to_go", "none", 0.7), policy, episodes)
+    with_bonus = gradient(ScoreFunction("reward_to_go", "none", entropy_coefficient=0.7), policy, episodes)
     entropy = policy(episodes.observations).entropy()
     bonus = (entropy * episodes.valid).sum() / episodes.valid.shape[1]
     close(with_bonus - without, -0.7 * flat(torch.autograd.grad(bonus, list(policy.parameters()))))

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from scorepath.baselines import AbstractBaseline, MakeOptimizer
 from scorepath.envs import AbstractEnvironment
 from scorepath.errors import NonFiniteError
-from scorepath.estimators import AbstractEstimator
+from scorepath.estimators import AbstractEstimator, surrogate_loss
 from scorepath.policy import Policy
-from scorepath.rollout import Evaluation, evaluate, rollout_windows
+from scorepath.rollout import Evaluation, evaluate
 from scorepath.seeding import Stream, derive_seed, seed_torch
 from scorepath.types import Episodes
 
@@ -110,13 +110,7 @@ class PolicyGradient(pl.LightningModule):
         self._set_learning_rate()
         rank, k = self.global_rank, self.update_index
         seed_torch(self.seed, Stream.ACTION, rank, k)
-        windows = rollout_windows(
-            self._env,
-            self.policy,
-            derive_seed(self.seed, Stream.ENVIRONMENT, rank, k),
-            window=self.estimator.window,
-            graph=self.estimator.needs_graph,
-        )
+        windows = self.estimator.collect(self._env, self.policy, derive_seed(self.seed, Stream.ENVIRONMENT, rank, k))
         learned = []
         returns = torch.zeros(self._env.num_envs, device=self.device)
         lengths = torch.zeros(self._env.num_envs, device=self.device)
@@ -145,10 +139,7 @@ class PolicyGradient(pl.LightningModule):
     def _learn(self, episodes: Episodes) -> dict[str, Tensor]:
         """One optimizer step from one window, then the baseline's fit."""
         policy_optimizer, baseline_optimizer = (*self._optimizers(), None)[:2]
-        last_values = self.baseline.last_values(episodes)
-        returns = self.estimator.returns(episodes, self.gamma, last_values)
-        advantages = returns - self.baseline(episodes, returns).detach()
-        loss, metrics = self.estimator(self.policy, episodes, advantages)
+        loss, metrics, returns = surrogate_loss(self.estimator, self.baseline, self.policy, episodes, self.gamma)
         policy_optimizer.zero_grad()
         self.manual_backward(loss)
         limit = torch.inf if self.max_grad_norm is None else self.max_grad_norm

@@ -17,6 +17,11 @@ def _discounts(discount: float, device: torch.device) -> Tensor:
         return torch.triu(discount**powers)
 
 
+def discounts(steps: int, gamma: float) -> Tensor:
+    """γ^t for t = 0 .. steps - 1, (steps, 1) float64."""
+    return gamma ** torch.arange(steps, dtype=torch.float64).unsqueeze(1)
+
+
 def discounted_sum(x: Tensor, discount: float) -> Tensor:
     """y_t = Σ_{k≥t} discount^{k-t} x_k.
 

@@ -1,79 +1,14 @@
-"""Baselines: Episodes -> b(o_t), subtracted from the returns to lower the variance of the gradient."""
+"""A value network as baseline."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from typing import ClassVar
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from scorepath.baselines.base import AbstractBaseline, MakeOptimizer
 from scorepath.policy import MLP, ObservationNormalizer
 from scorepath.returns import explained_variance
 from scorepath.types import Episodes
-
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-
-
-class AbstractBaseline(nn.Module, ABC):
-    """b(o_t) for every step of a batch, detached from the policy by whoever subtracts it."""
-
-    predicts_values: ClassVar[bool] = False  # V(o): can bootstrap, and is fitted
-    min_episodes: ClassVar[int] = 1  # of a batch
-
-    @abstractmethod
-    def forward(self, episodes: Episodes, returns: Tensor) -> Tensor:
-        """Episodes and their returns (T, N) -> b (T, N)."""
-
-    def last_values(self, episodes: Episodes) -> Tensor | None:
-        """V(o_L) of what follows each column's last step, (N,), zero where terminated; None without a value."""
-        return None
-
-    def make_optimizer(self) -> torch.optim.Optimizer | None:
-        """The optimizer of the baseline's own parameters, if it has some."""
-        return None
-
-    def fit(self, episodes: Episodes, returns: Tensor, optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor]:
-        """Learns from a batch after the advantages were taken from it. Returns metrics."""
-        return {}
-
-
-class NoBaseline(AbstractBaseline):
-    """b = 0."""
-
-    def forward(self, episodes: Episodes, returns: Tensor) -> Tensor:
-        return torch.zeros_like(returns)
-
-
-class BatchMean(AbstractBaseline):
-    """b = the mean return of all valid steps of the batch.
-
-    Biased: it contains the sample itself, which shrinks the gradient by about 1 - 1/N; the direction stays.
-    """
-
-    def forward(self, episodes: Episodes, returns: Tensor) -> Tensor:
-        mean = (returns * episodes.valid).sum() / episodes.valid.sum()
-        return mean.expand_as(returns)
-
-
-class TimeMean(AbstractBaseline):
-    """b_t of episode n = the mean return at time t of the other episodes that still run then, 0 if none does.
-
-    Unbiased, for the other episodes know nothing of this one's actions (leave-one-out, Kool et al. 2019, for each time
-    step). It takes out what all episodes have in common at a time: above all, that returns shrink towards a time limit,
-    which a constant baseline mistakes for bad actions.
-
-    Raises:
-        ValueError: for a batch of one episode, which has no others.
-    """
-
-    min_episodes = 2
-
-    def forward(self, episodes: Episodes, returns: Tensor) -> Tensor:
-        if returns.shape[1] < 2:
-            raise ValueError("The time_mean baseline needs at least two episodes: raise episodes_per_update.")
-        dtype, returns = returns.dtype, (returns * episodes.valid).double()  # equal returns leave exactly 0
-        others = episodes.valid.sum(dim=1, keepdim=True) - episodes.valid.long()
-        return ((returns.sum(dim=1, keepdim=True) - returns) / others.clamp(min=1)).to(dtype)
 
 
 class Value(AbstractBaseline):

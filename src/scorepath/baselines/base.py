@@ -1,0 +1,42 @@
+"""The baseline interface: Episodes -> b(o_t), subtracted from the returns to lower the gradient's variance."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from scorepath.policy import Policy
+from scorepath.types import Episodes
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+class AbstractBaseline(nn.Module, ABC):
+    """b(o_t) for every step of a batch, detached from the policy by whoever subtracts it."""
+
+    predicts_values: ClassVar[bool] = False  # V(o): can bootstrap, and is fitted
+    min_episodes: ClassVar[int] = 1  # of a batch
+
+    bias: str | None = None  # why subtracting it changes the expected gradient, in a few words; None if it does not
+
+    @abstractmethod
+    def forward(self, episodes: Episodes, returns: Tensor) -> Tensor:
+        """Episodes and their returns (T, N) -> b (T, N)."""
+
+    def advantages(self, episodes: Episodes, returns: Tensor, gamma: float, policy: Policy) -> Tensor:
+        """How much better than expected each action was, (T, N), detached from the baseline's own parameters."""
+        return returns - self(episodes, returns).detach()
+
+    def last_values(self, episodes: Episodes) -> Tensor | None:
+        """V(o_L) of what follows each column's last step, (N,), zero where terminated; None without a value."""
+        return None
+
+    def make_optimizer(self) -> torch.optim.Optimizer | None:
+        """The optimizer of the baseline's own parameters, if it has some."""
+        return None
+
+    def fit(self, episodes: Episodes, returns: Tensor, optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor]:
+        """Learns from a batch after the advantages were taken from it. Returns metrics."""
+        return {}

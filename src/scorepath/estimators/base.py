@@ -1,0 +1,66 @@
+"""The estimator interface: episodes and advantages in, a surrogate loss out whose gradient is the estimate.
+
+The normaliser is that of the policy gradient theorem's Monte Carlo form: the mean over episodes of the sum over valid
+steps, grad J ≈ 1/N Σ_n Σ_t A_t ∇ log π(a_t | o_t).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from scorepath.baselines import AbstractBaseline
+from scorepath.envs import AbstractEnvironment
+from scorepath.policy import Policy
+from scorepath.rollout import rollout_windows
+from scorepath.types import Episodes
+
+
+class AbstractEstimator(nn.Module, ABC):
+    """How the gradient of the expected return is estimated: how episodes are gathered, and what is made of them.
+
+    A module, so that what an estimator keeps between updates (running statistics) is a buffer, and saved.
+    """
+
+    needs_graph: ClassVar[bool]  # act by rsample() and differentiate through the environment
+    window: int | None = None  # env steps between optimizer steps; None is the whole episode
+
+    @abstractmethod
+    def bias(self, gamma: float) -> str | None:
+        """Why the expected estimate is not the gradient of E[Σ_t γ^t r_t], in a few words; None if it is.
+
+        Of the estimator alone: that of a baseline or a value network is theirs to say.
+        """
+
+    def collect(self, env: AbstractEnvironment, policy: Policy, seed: int) -> Iterator[Episodes]:
+        """Plays one episode in each environment, window by window; the caller may learn between two of them."""
+        return rollout_windows(env, policy, seed, window=self.window, graph=self.needs_graph)
+
+    @abstractmethod
+    def returns(self, episodes: Episodes, gamma: float, last_values: Tensor | None) -> Tensor:
+        """The returns (T, N) that the baseline is subtracted from and fitted to."""
+
+    @abstractmethod
+    def forward(
+        self, policy: Policy, episodes: Episodes, advantages: Tensor, gamma: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Advantages (T, N) -> (surrogate loss (), metrics)."""
+
+
+class Surrogate(NamedTuple):
+    """What an update is computed from."""
+
+    loss: Tensor  # (); its gradient is the estimate of -∇J, its value nothing in particular
+    metrics: dict[str, Tensor]
+    returns: Tensor  # (T, N), which the baseline is fitted to
+
+
+def surrogate_loss(
+    estimator: AbstractEstimator, baseline: AbstractBaseline, policy: Policy, episodes: Episodes, gamma: float
+) -> Surrogate:
+    """The three slots of a policy gradient put together, for training and for the proof of its gradient alike."""
+    returns = estimator.returns(episodes, gamma, baseline.last_values(episodes))
+    advantages = baseline.advantages(episodes, returns, gamma, policy)
+    loss, metrics = estimator(policy, episodes, advantages, gamma)
+    return Surrogate(loss, metrics, returns)
