@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scorepath.baselines import AbstractBaseline, MakeOptimizer
 from scorepath.envs import AbstractEnvironment
 from scorepath.errors import NonFiniteError
-from scorepath.estimators import AbstractEstimator, surrogate_loss
+from scorepath.estimators import AbstractEstimator, Surrogate, surrogate_loss
 from scorepath.policy import Policy
 from scorepath.rollout import Evaluation, evaluate
 from scorepath.seeding import Stream, derive_seed, seed_torch
@@ -79,7 +79,7 @@ class PolicyGradient(pl.LightningModule):
         self.seed = seed
         self.eval_episodes = eval_episodes
         self.eval_deterministic = eval_deterministic
-        self._make_env = make_env
+        self.make_env = make_env
         self._make_eval_env = make_eval_env
         self._make_optimizer = make_optimizer
         self._lr_schedule = lr_schedule
@@ -90,6 +90,8 @@ class PolicyGradient(pl.LightningModule):
         self.episodes = 0
         self.evaluation: Evaluation | None = None  # the last one
         self.rollout_return = 0.0  # mean episode return of the last update
+        # given each window and its surrogate before the optimizer step; returns metrics, and leaves all as it is
+        self.diagnose: Callable[[Episodes, Surrogate], dict[str, Tensor]] | None = None
         self.skip_evaluation = False  # Lightning evaluates before it stops, also where none is due
 
     # ------------------------------------------------------------------ training
@@ -106,7 +108,7 @@ class PolicyGradient(pl.LightningModule):
         """One update. Returns its surrogate loss (the mean over windows), detached: the steps are already taken."""
         started = time.perf_counter()
         if self._env is None:
-            self._env = self._make_env(self.device)
+            self._env = self.make_env(self.device)
         self._set_learning_rate()
         rank, k = self.global_rank, self.update_index
         seed_torch(self.seed, Stream.ACTION, rank, k)
@@ -118,12 +120,13 @@ class PolicyGradient(pl.LightningModule):
             learned.append(self._learn(episodes))
             returns += episodes.episode_returns
             lengths += episodes.lengths
-        metrics = {key: torch.stack([metric[key] for metric in learned]).mean() for key in learned[0]}
+        keys = dict.fromkeys(key for metrics in learned for key in metrics)
+        metrics = {key: torch.stack([some[key] for some in learned if key in some]).mean() for key in keys}
         steps = int(self.trainer.strategy.reduce(lengths.sum(), reduce_op="sum"))
         self.update_index += 1
         self.env_steps += steps
         self.episodes += len(returns) * self.trainer.world_size
-        if k % self.log_every_n_updates == 0:
+        if k % self.log_every_n_updates == 0 or self.diagnose is not None:
             self.log_metrics(
                 {
                     "rollout/episode_return_mean": returns.mean(),
@@ -139,7 +142,10 @@ class PolicyGradient(pl.LightningModule):
     def _learn(self, episodes: Episodes) -> dict[str, Tensor]:
         """One optimizer step from one window, then the baseline's fit."""
         policy_optimizer, baseline_optimizer = (*self._optimizers(), None)[:2]
-        loss, metrics, returns = surrogate_loss(self.estimator, self.baseline, self.policy, episodes, self.gamma)
+        surrogate = surrogate_loss(self.estimator, self.baseline, self.policy, episodes, self.gamma)
+        loss, metrics, returns = surrogate.loss, surrogate.metrics, surrogate.returns
+        if self.diagnose is not None:
+            metrics |= self.diagnose(episodes, surrogate)
         policy_optimizer.zero_grad()
         self.manual_backward(loss)
         limit = torch.inf if self.max_grad_norm is None else self.max_grad_norm

@@ -21,6 +21,7 @@ class Stream(enum.IntEnum):
     EVALUATION_ACTION = 4
     FINAL_ENVIRONMENT = 5
     FINAL_ACTION = 6
+    DIAGNOSTICS = 7
 
 
 def derive_seed(seed: int, stream: Stream, rank: int = 0, index: int = 0) -> int:

@@ -10,10 +10,13 @@ Time convention: `rewards[t]` is paid for `actions[t]`, taken at `observations[t
 first L rows of its column; `valid` marks them. Rows beyond hold zeros for rewards and anything elsewhere.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+
+_WITHOUT_TIME = ("terminated", "truncated", "last_observations")  # the fields (N, ...); all others are (T, N, ...)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,16 @@ class Episodes:
         for name, (shape, wanted) in expected.items():
             if tuple(shape) != tuple(wanted):
                 raise ValueError(f"Episodes.{name} leads with {tuple(shape)}, but rewards (T, N) ask for {wanted}.")
+
+    def select(self, columns: slice) -> "Episodes":
+        """Some episodes of the batch, with T as it is and the graph kept."""
+
+        picked: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                picked[field.name] = value[columns] if field.name in _WITHOUT_TIME else value[:, columns]
+        return replace(self, **picked)
 
     @property
     def lengths(self) -> Tensor:

@@ -1,6 +1,7 @@
-"""Lightning callbacks: evaluation, stopping, progress."""
+"""Lightning callbacks: evaluation, stopping, progress, and diagnostics of the gradient."""
 
 from scorepath.callbacks.evaluation import NEVER, EvaluateEvery, Stopping
+from scorepath.callbacks.gradient_diagnostics import GradientDiagnostics
 from scorepath.callbacks.progress import Progress
 
-__all__ = ["NEVER", "EvaluateEvery", "Progress", "Stopping"]
+__all__ = ["NEVER", "EvaluateEvery", "GradientDiagnostics", "Progress", "Stopping"]

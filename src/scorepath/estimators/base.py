@@ -41,11 +41,17 @@ class AbstractEstimator(nn.Module, ABC):
     def returns(self, episodes: Episodes, gamma: float, last_values: Tensor | None) -> Tensor:
         """The returns (T, N) that the baseline is subtracted from and fitted to."""
 
+    def weigh(self, episodes: Episodes, advantages: Tensor, gamma: float) -> Tensor:
+        """What the advantages (T, N) become before the loss, which is a mean over episodes: here is the place for all
+        that couples the episodes of a batch, such as a normalisation over it.
+        """
+        return advantages
+
     @abstractmethod
     def forward(
         self, policy: Policy, episodes: Episodes, advantages: Tensor, gamma: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Advantages (T, N) -> (surrogate loss (), metrics)."""
+        """Weighed advantages (T, N) -> (surrogate loss (), a mean over episodes; metrics)."""
 
 
 class Surrogate(NamedTuple):
@@ -53,6 +59,8 @@ class Surrogate(NamedTuple):
 
     loss: Tensor  # (); its gradient is the estimate of -∇J, its value nothing in particular
     metrics: dict[str, Tensor]
+    advantages: Tensor  # (T, N), as the baseline left them
+    weights: Tensor  # (T, N), as `weigh` made them
     returns: Tensor  # (T, N), which the baseline is fitted to
 
 
@@ -62,5 +70,6 @@ def surrogate_loss(
     """The three slots of a policy gradient put together, for training and for the proof of its gradient alike."""
     returns = estimator.returns(episodes, gamma, baseline.last_values(episodes))
     advantages = baseline.advantages(episodes, returns, gamma, policy)
-    loss, metrics = estimator(policy, episodes, advantages, gamma)
-    return Surrogate(loss, metrics, returns)
+    weights = estimator.weigh(episodes, advantages, gamma)
+    loss, metrics = estimator(policy, episodes, weights, gamma)
+    return Surrogate(loss, metrics, advantages, weights, returns)

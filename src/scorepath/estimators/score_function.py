@@ -63,18 +63,21 @@ class ScoreFunction(AbstractEstimator):
             return total_return(episodes.rewards, episodes.valid, episodes.is_last, gamma, last_values)
         return reward_to_go(episodes.rewards, episodes.is_last, gamma, last_values)
 
+    def weigh(self, episodes: Episodes, advantages: Tensor, gamma: float) -> Tensor:
+        advantages = advantages.detach()
+        if self.normalize_returns == "batch":
+            advantages = whiten(advantages, episodes.valid)
+        if self.discount_steps:
+            advantages = advantages * discounts(len(advantages), gamma).to(advantages)
+        return advantages
+
     def forward(
         self, policy: Policy, episodes: Episodes, advantages: Tensor, gamma: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         valid = episodes.valid
-        advantages = advantages.detach()
-        if self.normalize_returns == "batch":
-            advantages = whiten(advantages, valid)
-        if self.discount_steps:
-            advantages = advantages * discounts(len(advantages), gamma).to(advantages)
         dist = policy(episodes.observations[valid])  # batch_shape (B,), B valid steps
         log_prob = dist.log_prob(episodes.actions[valid])
-        loss = -(log_prob * advantages[valid]).sum() / valid.shape[1]
+        loss = -(log_prob * advantages.detach()[valid]).sum() / valid.shape[1]
         if self.entropy_coefficient == 0.0:
             with torch.no_grad():
                 entropy = policy.head.entropy(dist).mean()
