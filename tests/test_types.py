@@ -69,3 +69,14 @@ def test_rewards_must_have_two_dims():
 def test_episodes_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         make().rewards = torch.zeros(TIME, NUMBER)
+
+
+def test_select_takes_columns_of_every_field():
+    episodes = make(rewards=torch.arange(TIME * NUMBER).reshape(TIME, NUMBER).float().requires_grad_())
+    some = episodes.select(slice(1, 3))
+    for field in dataclasses.fields(Episodes):
+        whole, part = getattr(episodes, field.name), getattr(some, field.name)
+        if whole is not None:
+            expected = whole[1:3] if field.name in ("terminated", "truncated", "last_observations") else whole[:, 1:3]
+            assert torch.equal(part, expected), field.name
+    assert some.rewards.requires_grad

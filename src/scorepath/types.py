@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_WITHOUT_TIME = ("terminated", "truncated", "last_observations")  # the fields (N, ...); all others are (T, N, ...)
+_WITHOUT_TIME = ("terminated", "truncated", "last_observations")  # the fields (N, ...)
+_NODES = "action_nodes"  # a tuple; all others are (T, N, ...)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,13 @@ class Episodes:
     truncated: Tensor  # (N,) bool: cut short by a time limit, so the value of what follows is not zero
     last_observations: Tensor  # (N, *O): what was observed after the last valid step
     log_probs: Tensor | None = None  # (T, N), if the rollout recorded them
+    # T tensors (N, *A), what `actions` was stacked from: rewards depend on these, so that one can ask for the
+    # derivative of a return with respect to one action. Only with a graph; not kept by `select`, which makes copies.
+    action_nodes: tuple[Tensor, ...] | None = None
+    # (T, N, P, T), what a branch that leaves the episode at t for the better of its two actions is paid k steps later,
+    # less what the other branch is: from `MeasureValued`, for each of the P distribution parameters
+    branch_rewards: Tensor | None = None
+    branch_constants: Tensor | None = None  # (T, N, P), the constants of the weak derivatives of those branches
 
     def __post_init__(self) -> None:
         time, number = self.rewards.shape
@@ -51,17 +59,22 @@ class Episodes:
         }
         if self.log_probs is not None:
             expected["log_probs"] = (self.log_probs.shape, (time, number))
+        for name in ("branch_rewards", "branch_constants"):
+            value = getattr(self, name)
+            if value is not None:
+                expected[name] = (value.shape[:2], (time, number))
+        if self.action_nodes is not None:
+            expected[_NODES] = (torch.Size((len(self.action_nodes),)), (time,))
         for name, (shape, wanted) in expected.items():
             if tuple(shape) != tuple(wanted):
                 raise ValueError(f"Episodes.{name} leads with {tuple(shape)}, but rewards (T, N) ask for {wanted}.")
 
     def select(self, columns: slice) -> "Episodes":
         """Some episodes of the batch, with T as it is and the graph kept."""
-
-        picked: dict[str, Any] = {}
+        picked: dict[str, Any] = {_NODES: None}
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None:
+            if value is not None and field.name != _NODES:
                 picked[field.name] = value[columns] if field.name in _WITHOUT_TIME else value[:, columns]
         return replace(self, **picked)
 

@@ -28,8 +28,8 @@ class GradientDiagnostics(pl.Callback):
     - `gradient/noise_scale`: tr Σ / |G|² in episodes, the batch size at which noise equals signal (McCandlish et al.
       2018, arXiv:1812.06162, equation 2.8, both parts averaged over updates as their appendix A asks for); absent while
       the signal cannot be told from zero;
-    - `gradient/effective_batch_size`: (Σ |w|)² / Σ w² in steps, w the weights of log_prob: as many steps of equal weight
-      would spread as much;
+    - `gradient/effective_batch_size`: (Σ |w|)² / Σ w² in steps, w the weights of log_prob: as many steps of equal
+      weight would spread as much;
     - `gradient/clipped_actions`: share of the entries of actions that the environment's bounds change;
     - `gradient/baseline_explained_variance`: 1 - Var(A) / Var(G), of whatever baseline;
     - `gradient/score_pathwise_cosine`: of the two estimates of the first window's gradient, from a rollout of its own,
@@ -46,7 +46,7 @@ class GradientDiagnostics(pl.Callback):
         ValueError: for numbers out of range.
     """
 
-    def __init__(self, every_updates: int = 10, groups: int = 8, cosine_window: int = 20) -> None:
+    def __init__(self, every_updates: int = 10, groups: int = 4, cosine_window: int = 20) -> None:
         if every_updates < 1 or groups < 2 or cosine_window < 1:
             raise ValueError(f"{every_updates=}, {groups=}, {cosine_window=}: at least 1, 2 and 1.")
         self.every_updates = every_updates
