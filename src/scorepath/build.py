@@ -117,6 +117,22 @@ def make_baseline(cfg: DictConfig, env: AbstractEnvironment, policy: Policy) -> 
     return construct(cfg.baseline, "baseline", **arguments)
 
 
+def make_slots(
+    cfg: DictConfig, env: AbstractEnvironment, names: Mapping[str, str]
+) -> tuple[Policy, AbstractEstimator, AbstractBaseline]:
+    """Policy, estimator and baseline for an environment, with every combination checked.
+
+    Raises:
+        ConfigError: for a combination that cannot work.
+    """
+    policy = make_policy(cfg, env, names["dist"])
+    estimator: AbstractEstimator = construct(cfg.estimator, f"estimator={names['estimator']}")
+    baseline = make_baseline(cfg, env, policy)
+    check_baseline(names["baseline"], baseline, cfg.episodes_per_update)
+    check_estimator(names, env, policy.head, estimator, baseline)
+    return policy, estimator, baseline
+
+
 def make_module(cfg: DictConfig, names: Mapping[str, str]) -> Any:
     """The LightningModule, with every combination checked.
 
@@ -128,11 +144,7 @@ def make_module(cfg: DictConfig, names: Mapping[str, str]) -> Any:
         ConfigError: for a combination that cannot work.
     """
     probe = make_environment(cfg.env, 1)
-    policy = make_policy(cfg, probe, names["dist"])
-    estimator: AbstractEstimator = construct(cfg.estimator, "estimator")
-    baseline = make_baseline(cfg, probe, policy)
-    check_baseline(names["baseline"], baseline, cfg.episodes_per_update)
-    check_estimator(names, probe, policy.head, estimator, baseline)
+    policy, estimator, baseline = make_slots(cfg, probe, names)
     make_optimizer = construct(cfg.optimizer, "optimizer")
     _try_optimizer(make_optimizer, policy)
     probe.close()
