@@ -14,10 +14,32 @@ import scipy.stats
 import torch
 from gymnasium import spaces
 
-from scorepath.baselines import AbstractBaseline, BatchMean, NoBaseline, TimeMean, Value
+from scorepath.baselines import (
+    GAE,
+    AbstractBaseline,
+    BatchMean,
+    Constant,
+    LeaveOneOut,
+    MovingAverage,
+    NoBaseline,
+    OptimalConstant,
+    SelfCritical,
+    TimeMean,
+    Value,
+)
 from scorepath.distributions import AbstractHead, Bernoulli, Categorical, Normal
 from scorepath.envs.dynamics import LQR, AbstractDynamics, Pendulum
-from scorepath.estimators import AbstractEstimator, Pathwise, ScoreFunction
+from scorepath.estimators import (
+    DDCG,
+    IVWH,
+    AbstractEstimator,
+    AlphaOrder,
+    GumbelSoftmax,
+    MeasureValued,
+    Pathwise,
+    ScoreFunction,
+    StraightThrough,
+)
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -147,6 +169,7 @@ DYNAMICS: list[DynamicsCase] = [
     DynamicsCase("lqr", LQR, {"dim": 1}),
     DynamicsCase("lqr", LQR, {"dim": 3, "horizon": 20}),
     DynamicsCase("pendulum_torch", Pendulum),
+    DynamicsCase("pendulum_discrete_torch", Pendulum, {"torques": 4}),
 ]
 
 # Torch dynamics and the Gymnasium environment that each equals step for step: one line for each `original`.
@@ -160,8 +183,19 @@ ESTIMATORS: list[tuple[str, type[AbstractEstimator], dict[str, Any]]] = [
     ("score_function", ScoreFunction, {"normalize_returns": "none"}),
     ("score_function", ScoreFunction, {"credit": "total_return", "entropy_coefficient": 0.1}),
     ("score_function", ScoreFunction, {"discount_steps": True}),
+    ("score_function", ScoreFunction, {"normalize_returns": "episode"}),
+    ("score_function", ScoreFunction, {"normalize_returns": "running"}),
     ("pathwise", Pathwise, {"window": 3}),
     ("pathwise_episode", Pathwise, {"window": None}),
+    ("straight_through", StraightThrough, {"window": 3}),
+    ("straight_through", StraightThrough, {"temperature": 0.7, "window": None}),
+    ("gumbel_softmax", GumbelSoftmax, {"temperature": 0.7, "window": 3}),
+    ("measure_valued", MeasureValued, {}),
+    ("alpha_order", AlphaOrder, {}),
+    ("alpha_order", AlphaOrder, {"tolerance": 1e6, "delta": 0.1}),
+    ("ddcg", DDCG, {}),
+    ("ivw_h", IVWH, {"window": 3}),
+    ("ivw_h", IVWH, {"window": None}),
 ]
 
 
@@ -169,10 +203,21 @@ def _value(observation_shape: tuple[int, ...]) -> Value:
     return Value(observation_shape, lambda parameters: torch.optim.Adam(parameters, 0.003), hidden_sizes=(16,))
 
 
+def _gae(observation_shape: tuple[int, ...]) -> GAE:
+    return GAE(observation_shape, lambda parameters: torch.optim.Adam(parameters, 0.003), hidden_sizes=(16,))
+
+
 # option of conf/baseline, class, observation shape -> an instance
 BASELINES: list[tuple[str, type[AbstractBaseline], Callable[[tuple[int, ...]], AbstractBaseline]]] = [
     ("none", NoBaseline, lambda shape: NoBaseline()),
+    ("constant", Constant, lambda shape: Constant(1.5)),
     ("batch_mean", BatchMean, lambda shape: BatchMean()),
+    ("batch_mean", BatchMean, lambda shape: BatchMean(correction=True)),
+    ("leave_one_out", LeaveOneOut, lambda shape: LeaveOneOut()),
     ("time_mean", TimeMean, lambda shape: TimeMean()),
+    ("moving_average", MovingAverage, lambda shape: MovingAverage()),
+    ("optimal_constant", OptimalConstant, lambda shape: OptimalConstant()),
+    ("self_critical", SelfCritical, lambda shape: SelfCritical()),
     ("value", Value, _value),
+    ("gae", GAE, _gae),
 ]

@@ -85,12 +85,19 @@ def plot(folder: Path, *overrides: str) -> Outcome:
     return _run_here("plot", folder, ".", *overrides)
 
 
+def check_gradient(folder: Path, *overrides: str) -> Outcome:
+    """scripts/check_gradient.py in this process."""
+    return _run_here("check_gradient", folder, ".", *overrides)
+
+
 def _job(config: str) -> Callable[[Any], Any]:
+    from scorepath.jobs.check_gradient import check_gradient as check_gradient_job
     from scorepath.jobs.evaluate import evaluate as evaluate_job
     from scorepath.jobs.plot import plot as plot_job
     from scorepath.jobs.train import train as train_job
 
-    return {"train": train_job, "eval": evaluate_job, "plot": plot_job}[config]
+    jobs = {"train": train_job, "eval": evaluate_job, "plot": plot_job, "check_gradient": check_gradient_job}
+    return jobs[config]
 
 
 def _run_here(config: str, folder: Path, directory: str, *overrides: str) -> Outcome:

@@ -1,18 +1,39 @@
 """Baselines: by hand, by loop, and what the interface promises for each case of `cases.BASELINES`."""
 
+from dataclasses import replace
+
 import cases
+import lightning.pytorch as pl
 import pytest
 import torch
 from gymnasium import spaces
+from helpers import train
 
-from scorepath.baselines import BatchMean, NoBaseline, TimeMean, Value
-from scorepath.distributions import Normal
+from scorepath.baselines import (
+    GAE,
+    BatchMean,
+    Constant,
+    LeaveOneOut,
+    MovingAverage,
+    NoBaseline,
+    OptimalConstant,
+    SelfCritical,
+    TimeMean,
+    Value,
+)
+from scorepath.baselines.optimal_constant import score_products
+from scorepath.distributions import Bernoulli, Normal
+from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
+from scorepath.envs.dynamics import LQR, AbstractDynamics
+from scorepath.estimators import Pathwise, ScoreFunction, surrogate_loss
+from scorepath.module import PolicyGradient
 from scorepath.policy import MLP, ObservationNormalizer, Policy
-from scorepath.returns import explained_variance
+from scorepath.returns import explained_variance, reward_to_go
+from scorepath.rollout import rollout, rollout_windows
 from scorepath.types import Episodes
 
 every_baseline = pytest.mark.parametrize(
-    "make", [make for *_, make in cases.BASELINES], ids=[c[0] for c in cases.BASELINES]
+    "make", [make for *_, make in cases.BASELINES], ids=[f"{c[0]}-{number}" for number, c in enumerate(cases.BASELINES)]
 )
 
 LENGTHS = [5, 2, 4]
@@ -33,7 +54,19 @@ def episodes(lengths=LENGTHS, terminated=(True, False, True), shape=(3,), dtype=
         terminated=terminated,
         truncated=~terminated,
         last_observations=torch.randn(number, *shape, dtype=dtype),
+        greedy_returns=torch.randn(time + 1, number, dtype=dtype),
     )
+
+
+def acting(shape=(3,), dtype=torch.float32):
+    """A policy for such episodes."""
+    size = torch.Size(shape).numel()
+    return Policy(MLP(size, []), Normal(spaces.Box(-1.0, 1.0, ()), size), len(shape)).to(dtype)
+
+
+def of(baseline, batch, returns):
+    """b (T, N), for baselines that do not ask the policy."""
+    return baseline(batch, returns, acting())
 
 
 def some_returns(batch):
@@ -47,7 +80,7 @@ def test_a_baseline_is_t_by_n_finite_and_leaves_its_inputs_alone(make, shape):
     returns = some_returns(batch)
     before = returns.clone()
     baseline = make(shape)
-    value = baseline(batch, returns)
+    value = baseline(batch, returns, acting(shape))
     assert value.shape == returns.shape
     assert value.dtype == returns.dtype
     assert value.isfinite().all()
@@ -72,7 +105,7 @@ def test_fit_gives_metrics_and_changes_no_prediction_made_before(make):
     batch = episodes()
     returns = some_returns(batch)
     baseline = make((3,))
-    value = baseline(batch, returns)
+    value = baseline(batch, returns, acting())
     before = value.clone()
     metrics = baseline.fit(batch, returns, baseline.make_optimizer())
     assert torch.equal(value, before)
@@ -82,55 +115,286 @@ def test_fit_gives_metrics_and_changes_no_prediction_made_before(make):
 
 def test_no_baseline_is_zero():
     batch = episodes()
-    assert (NoBaseline()(batch, some_returns(batch)) == 0).all()
+    assert (of(NoBaseline(), batch, some_returns(batch)) == 0).all()
 
 
 def test_batch_mean_by_hand():
     """The mean over the valid steps of the batch, everywhere."""
     batch = episodes([2, 1], (True, True))
-    value = BatchMean()(batch, torch.tensor([[1.0, 4.0], [7.0, 0.0]]))
+    value = of(BatchMean(), batch, torch.tensor([[1.0, 4.0], [7.0, 0.0]]))
     assert value.tolist() == [[4.0, 4.0], [4.0, 4.0]]
+
+
+def test_a_constant_is_that_constant():
+    batch = episodes()
+    assert (of(Constant(-2.5), batch, some_returns(batch)) == -2.5).all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_constant_is_finite(value):
+    with pytest.raises(ValueError, match="must be a finite number"):
+        Constant(value)
+
+
+def test_the_correction_multiplies_the_advantages_by_n_over_n_minus_1():
+    batch = episodes([2, 1], (True, True))
+    returns = torch.tensor([[1.0, 4.0], [7.0, 0.0]])
+    advantages = BatchMean(correction=True).advantages(batch, returns, 1.0, acting())
+    assert advantages[batch.valid].tolist() == [2 * (1.0 - 4.0), 2 * (4.0 - 4.0), 2 * (7.0 - 4.0)]
+    assert BatchMean(correction=True).min_episodes == 2
+    assert BatchMean().min_episodes == 1
 
 
 def test_time_mean_by_hand():
     """The mean at the same time of the others that still run, 0 if none does."""
     batch = episodes([3, 1, 2], (True, True, True))
-    value = TimeMean()(batch, torch.tensor([[1.0, 4.0, 9.0], [7.0, 0.0, 2.0], [5.0, 0.0, 0.0]]))
+    value = of(TimeMean(), batch, torch.tensor([[1.0, 4.0, 9.0], [7.0, 0.0, 2.0], [5.0, 0.0, 0.0]]))
     expected = torch.tensor([[6.5, 5.0, 2.5], [2.0, 4.5, 7.0], [0.0, 5.0, 5.0]])
     assert torch.equal(value[batch.valid], expected[batch.valid])
 
 
+def test_leave_one_out_by_hand():
+    """The mean of the others' first returns, at all times; an episode that was over before counts for nothing."""
+    batch = episodes([3, 1, 0, 2], (True, True, True, True))
+    returns = torch.tensor([[1.0, 4.0, 0.0, 9.0], [7.0, 0.0, 0.0, 2.0], [5.0, 0.0, 0.0, 0.0]])
+    value = of(LeaveOneOut(), batch, returns)
+    assert value[:, [0, 1, 3]].tolist() == [[6.5, 5.0, 2.5]] * 3
+
+
+OTHERS = [LeaveOneOut, TimeMean, OptimalConstant]  # made of the other episodes
+of_others = pytest.mark.parametrize("kind", OTHERS)
+
+
+@pytest.mark.parametrize("kind", [LeaveOneOut, TimeMean])
 @pytest.mark.parametrize("number", [2, 3, 16, 61])
-def test_time_mean_leaves_exactly_nothing_of_equal_returns(number):
+def test_means_of_others_leave_exactly_nothing_of_equal_returns(kind, number):
     """In float32 too: whitening would blow rounding errors up to a full-sized signal."""
     batch = episodes([4] * number, (True,) * number)
-    returns = (torch.randn(4, 1) * 100).expand(4, number)
-    assert torch.equal(TimeMean()(batch, returns), returns)
+    returns = (torch.randn(1 if kind is LeaveOneOut else 4, 1) * 100).expand(4, number)
+    assert torch.equal(of(kind(), batch, returns), returns)
 
 
-def test_time_mean_of_an_episode_knows_nothing_of_it():
+@of_others
+def test_a_baseline_of_others_knows_nothing_of_an_episode(kind):
     """What makes it unbiased. Whole numbers, whose sums are exact."""
-    batch = episodes()
+    batch, policy = episodes(), acting()
     returns = torch.randint(-50, 50, batch.rewards.shape).float() * batch.valid
-    value = TimeMean()(batch, returns)
+    value = kind()(batch, returns, policy)
     for n in range(3):
         changed = returns.clone()
         changed[:, n] += 100.0
-        other = TimeMean()(batch, changed)
+        other = kind()(batch, changed, policy)
         assert torch.equal(other[:, n], value[:, n])
         assert not torch.equal(other, value)
 
 
-def test_time_mean_does_not_look_beyond_an_episode_s_end():
-    batch = episodes()
+@of_others
+def test_a_baseline_of_others_does_not_look_beyond_an_episode_s_end(kind):
+    batch, policy = episodes(), acting()
     returns = some_returns(batch)
-    assert torch.equal(TimeMean()(batch, returns + 50.0 * ~batch.valid), TimeMean()(batch, returns))
+    assert torch.equal(kind()(batch, returns + 50.0 * ~batch.valid, policy), kind()(batch, returns, policy))
 
 
-def test_time_mean_of_one_episode_is_refused_with_the_remedy():
+@pytest.mark.parametrize("make", [*OTHERS, lambda: BatchMean(correction=True)])
+def test_a_baseline_of_others_needs_others(make):
     batch = episodes([3], (True,))
+    assert make().min_episodes == 2
     with pytest.raises(ValueError, match=r"at least two episodes: raise episodes_per_update"):
-        TimeMean()(batch, some_returns(batch))
+        make().advantages(batch, some_returns(batch), 1.0, acting())
+
+
+# ------------------------------------------------------------------ moving average
+
+
+def test_a_moving_average_is_the_weighed_mean_of_earlier_batches():
+    """Means of valid steps 4, then 1, then 10, with decay 1/2: 4; (1 + 4/2) / 1.5; (10 + 1/2 + 4/4) / 1.75."""
+    batch = episodes([2, 1], (True, True))
+    baseline = MovingAverage(decay=0.5)
+    found = []
+    for rows in ([[1.0, 4.0], [7.0, 99.0]], [[1.0, 1.0], [1.0, 99.0]], [[10.0, 10.0], [10.0, 99.0]]):
+        returns = torch.tensor(rows)
+        found.append(float(of(baseline, batch, returns)[1, 0]))
+        baseline.fit(batch, returns, None)
+    found.append(float(of(baseline, batch, returns)[1, 0]))
+    assert found == pytest.approx([0.0, 4.0, 2.0, 11.5 / 1.75], rel=1e-6)
+
+
+def test_a_moving_average_travels_in_checkpoints():
+    batch = episodes()
+    one, other = MovingAverage(), MovingAverage()
+    one.fit(batch, 5.0 + some_returns(batch), None)
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(of(one, batch, batch.rewards), of(other, batch, batch.rewards))
+    assert not one.make_optimizer()
+    assert not list(one.parameters())
+
+
+@pytest.mark.parametrize("decay", [1.0, -0.1, float("nan")])
+def test_a_decay_out_of_range_is_refused(decay):
+    with pytest.raises(ValueError, match=f"decay={decay} must be at least 0 and below 1"):
+        MovingAverage(decay)
+
+
+# ------------------------------------------------------------------ optimal constant
+
+
+def test_the_optimal_constant_is_the_loop_over_the_other_episodes():
+    """Σ_m X_m·S_m / Σ_m |S_m|² over m ≠ n, one autograd call a step."""
+    batch, policy = episodes(dtype=torch.float64), acting(dtype=torch.float64)
+    returns = some_returns(batch)
+    parameters = list(policy.parameters())
+    scores, weighed = torch.zeros(2, 3, sum(p.numel() for p in parameters), dtype=torch.float64)
+    for n, length in enumerate(LENGTHS):
+        for t in range(length):
+            log_prob = policy(batch.observations[t, n]).log_prob(batch.actions[t, n])
+            step = torch.cat([part.reshape(-1) for part in torch.autograd.grad(log_prob, parameters)])
+            scores[n] += step
+            weighed[n] += returns[t, n] * step
+    value = OptimalConstant()(batch, returns, policy)
+    for n in range(3):
+        others = [m for m in range(3) if m != n]
+        products = sum(weighed[m] @ scores[m] for m in others)
+        expected = products / sum(scores[m] @ scores[m] for m in others)
+        torch.testing.assert_close(value[:, n], expected.expand(5), rtol=1e-12, atol=1e-12)
+
+
+def test_the_optimal_constant_leaves_no_gradient_behind_and_takes_parameters_that_are_not_reached():
+    batch, policy = episodes(), acting()
+    policy.unused = torch.nn.Parameter(torch.zeros(2))
+    with torch.no_grad():
+        value = OptimalConstant()(batch, some_returns(batch), policy)
+    assert value.isfinite().all()
+    assert not value.requires_grad
+    assert all(parameter.grad is None for parameter in policy.parameters())
+
+
+def test_the_optimal_constant_of_others_without_a_gradient_is_zero():
+    """Here: one that was over before."""
+    batch, policy = episodes([2, 0], (True, True)), acting()
+    value = OptimalConstant()(batch, some_returns(batch), policy)
+    assert (value[:, 0] == 0).all()
+    assert (value[:, 1] != 0).any()
+    products, squares = score_products(batch, some_returns(batch), policy)
+    assert products[1] == squares[1] == 0.0
+
+
+# ------------------------------------------------------------------ self-critical
+
+
+@pytest.mark.parametrize("gamma", [0.9, 1.0])
+def test_self_critical_plays_the_deterministic_policy_from_the_same_resets(gamma):
+    env = GymnasiumEnvironment("CartPole-v1", 4, "sync")
+    policy = Policy(MLP(4, []), Bernoulli(env.action_space, 4))
+    greedy = SelfCritical().play(env, policy, 7, gamma)
+    for n, length in enumerate(rollout(env, policy, 7, deterministic=True).lengths.tolist()):
+        expected = [sum(gamma**k for k in range(length - t)) for t in range(length)]
+        assert greedy[:length, n].tolist() == pytest.approx(expected, rel=1e-5)
+        assert (greedy[length:, n] == 0).all()
+    env.close()
+
+
+def test_self_critical_compares_the_same_times_or_whole_returns():
+    """The greedy episodes last 6 steps, those of the batch 5; and the other way round."""
+    batch = episodes()
+    greedy = batch.greedy_returns
+    assert torch.equal(of(SelfCritical(), batch, batch.rewards), greedy[:5])
+    whole = SelfCritical(per_step=False)
+    assert torch.equal(of(whole, batch, batch.rewards), greedy[:1].expand(5, 3))
+    short = replace(batch, greedy_returns=greedy[:2])
+    expected = torch.cat((greedy[:2], torch.zeros(3, 3)))
+    assert torch.equal(of(SelfCritical(), short, batch.rewards), expected)
+
+
+def test_self_critical_says_what_it_misses():
+    batch = replace(episodes(), greedy_returns=None)
+    with pytest.raises(ValueError, match=r"needs Episodes\.greedy_returns"):
+        of(SelfCritical(), batch, batch.rewards)
+
+
+class NoisyBandit(AbstractDynamics):
+    """One step, whose reward is drawn from torch's generator, whatever the action."""
+
+    name = "NoisyBandit"
+    observation_space = spaces.Box(-1.0, 1.0, (1,))
+    action_space = spaces.Discrete(2)
+    max_episode_steps = 1
+    terminates = False
+
+    def initial(self, generator, number):
+        return generator.uniform(size=(number, 1))
+
+    def transition(self, state, action):
+        return torch.bernoulli(torch.full_like(state, 0.5))
+
+    def reward(self, state, action, next_state):
+        return next_state[:, 0]
+
+    def observation(self, state):
+        return state
+
+
+def noisy_module(number=10_000):
+    def environment(device):
+        return TorchEnvironment(NoisyBandit(), number, device)
+
+    return PolicyGradient(
+        make_env=environment,
+        make_eval_env=environment,
+        policy=Policy(MLP(1, []), Bernoulli(spaces.Discrete(2), 1)),
+        estimator=ScoreFunction(normalize_returns="none"),
+        baseline=SelfCritical(),
+        make_optimizer=torch.optim.Adam,
+        lr_schedule=lambda progress: 1.0,
+        max_env_steps=number,
+        gamma=1.0,
+        max_grad_norm=None,
+        log_every_n_updates=1,
+        seed=0,
+        eval_episodes=1,
+        eval_deterministic=False,
+    )
+
+
+def correlation(one, other):
+    return float(torch.corrcoef(torch.stack((one, other)))[0, 1])
+
+
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning")
+def test_the_greedy_episode_shares_no_noise_with_the_sampled_actions():
+    """In training; where torch is seeded alike for both, the environment's noise is the actions': a hidden bias.
+
+    Alpha 1e-6 for a correlation of 10,000 pairs.
+    """
+    module = noisy_module()
+    seen = []
+    module.diagnose = lambda episodes, surrogate: seen.append(episodes) or {}
+    silent = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(max_epochs=-1, max_steps=1, limit_val_batches=0, accelerator="cpu", **silent)
+    trainer.fit(module)
+    (batch,) = seen
+    assert batch.greedy_returns.shape == (1, 10_000)
+    assert abs(correlation(batch.greedy_returns[0], batch.actions[0])) < 4.9 / 10_000**0.5
+    assert 0.4 < float(batch.greedy_returns.mean()) < 0.6
+
+    env, policy = module.make_env("cpu"), module.policy
+    torch.manual_seed(0)
+    greedy = module.baseline.play(env, policy, 0, 1.0)
+    torch.manual_seed(0)
+    assert abs(correlation(greedy[0], rollout(env, policy, 0).actions[0])) > 0.3
+
+
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning")
+@pytest.mark.parametrize("baseline", ["self_critical", "optimal_constant", "value", "moving_average"])
+def test_a_baseline_does_not_change_the_episodes_of_the_first_update(tmp_path, baseline):
+    """Whatever it plays or draws: those are a function of the seed and the weights."""
+    returns = {}
+    for option in ("none", baseline):
+        outcome = train(
+            tmp_path, "debug=one_update", "logger=csv", "callbacks=none", f"baseline={option}", directory=option
+        )
+        assert outcome.code == 0, outcome.err
+        returns[option] = outcome.rows[0]["rollout/episode_return_mean"]
+    assert returns[baseline] == returns["none"]
 
 
 # ------------------------------------------------------------------ value network
@@ -145,7 +409,7 @@ def test_value_predicts_by_its_network_without_a_graph():
     batch = episodes()
     value = value_network()
     batch.observations.requires_grad_()
-    prediction = value(batch, some_returns(batch))
+    prediction = of(value, batch, some_returns(batch))
     assert not prediction.requires_grad
     assert torch.equal(prediction, value.network(batch.observations).squeeze(-1))
 
@@ -188,7 +452,7 @@ def test_the_explained_variance_is_that_of_the_predictions_before_the_fit():
     batch = episodes()
     returns = some_returns(batch)
     value = value_network()
-    expected = explained_variance(value(batch, returns)[batch.valid], returns[batch.valid])
+    expected = explained_variance(of(value, batch, returns)[batch.valid], returns[batch.valid])
     metrics = value.fit(batch, returns, value.make_optimizer())
     assert float(metrics["baseline/explained_variance"]) == pytest.approx(float(expected), rel=1e-6)
 
@@ -240,7 +504,7 @@ def test_minibatches_are_as_large_as_asked():
     batch = episodes([50] * 4, (True,) * 4)
     returns = some_returns(batch)
     value = value_network(gradient_steps=1, minibatch_size=1, lr=0.0)
-    errors = (value(batch, returns) - returns).square()[batch.valid]
+    errors = (of(value, batch, returns) - returns).square()[batch.valid]
     optimizer = value.make_optimizer()
     losses = {float(value.fit(batch, returns, optimizer)["baseline/loss"]) for _ in range(20)}
     assert len(losses) > 5
@@ -261,7 +525,87 @@ def test_the_normaliser_is_shared_with_the_policy_which_owns_it():
     assert not torch.equal(value.value(observations), expected)
 
 
+@pytest.mark.parametrize("make", [Value, GAE])
 @pytest.mark.parametrize("wrong", [{"gradient_steps": 0}, {"minibatch_size": 0}])
-def test_value_refuses_counts_below_1(wrong):
+def test_value_networks_refuse_counts_below_1(make, wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}=0"):
-        value_network(**wrong)
+        make((3,), torch.optim.SGD, **wrong)
+
+
+# ------------------------------------------------------------------ generalised advantages
+
+
+def gae_and_value(gae_lambda, shape=(3,), dtype=torch.float64):
+    """Two baselines of equal weights."""
+    value = value_network(shape).to(dtype)
+    gae = GAE(shape, lambda parameters: torch.optim.SGD(parameters, 0.1), gae_lambda, (8,)).to(dtype)
+    gae.load_state_dict(value.state_dict())
+    return gae, value
+
+
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("junk", [0.0, float("nan")])
+def test_gae_is_the_sum_over_deltas_up_to_the_episode_s_end(gae_lambda, junk):
+    """By loop: nothing follows a termination (columns 0 and 2), V(o_L) a truncation (column 1)."""
+    batch = episodes(dtype=torch.float64, junk=junk)
+    gae, value = gae_and_value(gae_lambda)
+    advantages = gae.advantages(batch, some_returns(batch), 0.9, acting(dtype=torch.float64))
+    assert not advantages.requires_grad
+    with torch.no_grad():
+        for n, length in enumerate(LENGTHS):
+            values = value.value(batch.observations[:length, n]).tolist()
+            values.append(0.0 if batch.terminated[n] else float(value.value(batch.last_observations[n])))
+            deltas = [float(batch.rewards[t, n]) + 0.9 * values[t + 1] - values[t] for t in range(length)]
+            for t in range(length):
+                expected = sum((0.9 * gae_lambda) ** (k - t) * deltas[k] for k in range(t, length))
+                assert float(advantages[t, n]) == pytest.approx(expected, rel=1e-12, abs=1e-12)
+            assert (advantages[length:, n] == 0).all()
+
+
+def test_gae_of_lambda_1_is_the_value_baseline():
+    batch, policy = episodes(dtype=torch.float64), acting(dtype=torch.float64)
+    gae, value = gae_and_value(1.0)
+    returns = reward_to_go(batch.rewards, batch.is_last, 0.9, value.last_values(batch).detach())
+    one, other = (baseline.advantages(batch, returns, 0.9, policy) for baseline in (gae, value))
+    torch.testing.assert_close(one[batch.valid], other[batch.valid], rtol=1e-12, atol=1e-12)
+    assert torch.equal(gae(batch, returns, policy), value(batch, returns, policy))
+
+
+@pytest.mark.parametrize("gae_lambda", [-0.1, 1.1, float("nan")])
+def test_gae_refuses_lambda_out_of_range(gae_lambda):
+    with pytest.raises(ValueError, match=f"gae_lambda={gae_lambda} must be from 0 to 1"):
+        GAE((3,), torch.optim.SGD, gae_lambda)
+
+
+def lqr_window(policy):
+    """The same noise at every call."""
+    env = TorchEnvironment(LQR(), 4, dtype=torch.float64)
+    torch.manual_seed(0)
+    return next(rollout_windows(env, policy, 3, window=5, graph=True))
+
+
+def test_pathwise_windows_have_the_gradient_of_finite_differences_of_the_lambda_weighted_sum():
+    """Through rewards and predictions alike; for λ = 1 the sum telescopes to the value baseline's return."""
+    policy = Policy(MLP(2, []), Normal(spaces.Box(-float("inf"), float("inf"), (1,)), 2)).double()
+
+    def loss(baseline):
+        return surrogate_loss(Pathwise(window=5), baseline, policy, lqr_window(policy), 0.95).loss
+
+    def gradient(baseline):
+        return torch.cat([part.reshape(-1) for part in torch.autograd.grad(loss(baseline), list(policy.parameters()))])
+
+    gae, value = gae_and_value(1.0, (2,))
+    torch.testing.assert_close(gradient(gae), gradient(value), rtol=1e-10, atol=1e-10)
+    gae.gae_lambda = 0.7
+    analytic = gradient(gae)
+    assert not torch.allclose(analytic, gradient(value))
+    numeric = []
+    for parameter in policy.parameters():
+        for index in range(parameter.numel()):
+            values = []
+            for step in (1e-5, -1e-5):
+                parameter.data.view(-1)[index] += step
+                values.append(loss(gae).item())
+                parameter.data.view(-1)[index] -= step
+            numeric.append((values[0] - values[1]) / 2e-5)
+    assert analytic.tolist() == pytest.approx(numeric, rel=1e-5, abs=1e-7)

@@ -5,14 +5,26 @@ from types import MappingProxyType
 
 import cases
 import pytest
+import torch
 
 from scorepath.baselines import AbstractBaseline
-from scorepath.compatibility import check_estimator, check_head, describe_space
-from scorepath.distributions import Bernoulli, Normal
+from scorepath.compatibility import check_batch, check_estimator, check_head, describe_space, gradient_bias
+from scorepath.distributions import Bernoulli, Categorical, Normal
 from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
 from scorepath.envs.dynamics import LQR, Pendulum
+from scorepath.envs.dynamics.discontinuous import Heaviside
+from scorepath.envs.dynamics.tabular import bandit
 from scorepath.errors import ConfigError
-from scorepath.estimators import Pathwise, ScoreFunction
+from scorepath.estimators import (
+    DDCG,
+    AlphaOrder,
+    GumbelSoftmax,
+    MeasureValued,
+    Pathwise,
+    ScoreFunction,
+    StraightThrough,
+    surrogate_loss,
+)
 from scorepath.policy import MLP, Policy
 from scorepath.rollout import rollout
 
@@ -41,7 +53,7 @@ def test_a_distribution_acts_in_a_space_or_is_refused_with_the_remedy(option, sp
     """Where accepted, whole episodes are played in an environment that insists on its space."""
     head, action_space = DISTS[option], cases.SPACES[space]
     env = GymnasiumEnvironment(SCRIPTED, 3, kwargs={"action_space": action_space})
-    if head.accepts(action_space):
+    if head.accepts(action_space) and not head.acts_in_weights:
         check_head(option, head, env, DISTS)
         policy = Policy(MLP(3, [4]), head(action_space, 4))
         for deterministic in (False, True):
@@ -51,9 +63,13 @@ def test_a_distribution_acts_in_a_space_or_is_refused_with_the_remedy(option, sp
         with pytest.raises(ConfigError) as error:
             check_head(option, head, env, DISTS)
         message = str(error.value)
-        assert message.startswith(f"dist={option} needs {head.needs}, but {env.name} has ")
+        if head.accepts(action_space):
+            assert message.startswith(f"dist={option} acts by weights over the choices of ")
+        else:
+            assert message.startswith(f"dist={option} needs {head.needs}, but {env.name} has ")
         named = set(re.findall(r"dist=(\w+)", message.split(": ", 1)[1]))
-        assert named == {other for other, other_head in DISTS.items() if other_head.accepts(action_space)}
+        working = {name: other for name, other in DISTS.items() if not other.acts_in_weights}
+        assert named == {name for name, other in working.items() if other.accepts(action_space)}
         assert named or "no distribution here can act in it" in message
     env.close()
 
@@ -95,6 +111,7 @@ def refused(names, *arguments):
     message = str(error.value)
     assert message.startswith(f"estimator={names['estimator']} ")
     assert ": use " in message
+    assert message.endswith(".")
     for group, option in re.findall(r"(env|dist|estimator|baseline)=(\w+)", message):
         assert (cases.CONF / group / f"{option}.yaml").is_file(), f"{group}={option}"
     return message
@@ -142,3 +159,124 @@ def test_the_score_function_works_with_everything(make, option):
     head = next(head for head in DISTS.values() if head.accepts(env.action_space))(env.action_space, 3)
     check_estimator({**NAMES, "estimator": "score_function"}, env, head, ScoreFunction(), baseline(option))
     env.close()
+
+
+# ------------------------------------------------------------------ the table of what is legal
+
+ESTIMATORS = {option: (kind, kwargs) for option, kind, kwargs in reversed(cases.ESTIMATORS)}
+MIXED = {"alpha_order", "ddcg", "ivw_h"}
+PATHWISE = {"pathwise", "pathwise_episode"}
+RELAXED = {"straight_through", "gumbel_softmax"}
+EVERYWHERE, BY_BRANCHES = {"score_function"}, {"measure_valued"}
+# environment, head, the estimators that may run
+LEGAL = [
+    (lambda: TorchEnvironment(LQR(horizon=4), 3), Normal, EVERYWHERE | BY_BRANCHES | PATHWISE | MIXED),
+    (lambda: TorchEnvironment(Pendulum(4), 2), Categorical, EVERYWHERE | BY_BRANCHES | RELAXED),
+    (lambda: TorchEnvironment(Pendulum(2), 2), Bernoulli, EVERYWHERE | BY_BRANCHES | RELAXED),
+    (lambda: TorchEnvironment(bandit(), 3), Categorical, EVERYWHERE | BY_BRANCHES),
+    (lambda: TorchEnvironment(bandit(), 3), Bernoulli, EVERYWHERE | BY_BRANCHES),
+    (lambda: TorchEnvironment(Heaviside(), 3), Normal, EVERYWHERE | BY_BRANCHES | {"ddcg", "ivw_h"}),
+    (lambda: GymnasiumEnvironment("CartPole-v1", 2), Bernoulli, EVERYWHERE),
+    (lambda: GymnasiumEnvironment("Pendulum-v1", 2), Normal, EVERYWHERE),
+]
+
+
+@pytest.mark.parametrize("option", ESTIMATORS)
+@pytest.mark.parametrize(
+    ("make", "head", "legal"), LEGAL, ids=[f"{index}-{head.__name__}" for index, (_, head, _) in enumerate(LEGAL)]
+)
+def test_what_is_legal_runs_and_all_else_is_refused(make, head, legal, option):
+    """By hand, for environments of every kind; what is allowed plays and learns from a first batch."""
+    kind, kwargs = ESTIMATORS[option]
+    estimator, env = kind(**kwargs), make()
+    size = env.observation_space.shape[0]
+    policy = Policy(MLP(size, []), head(env.action_space, size))
+    names = {**NAMES, "estimator": option, "dist": head.__name__.lower()}
+    if option in legal:
+        check_estimator(names, env, policy.head, estimator, baseline("none"))
+        episodes = next(estimator.collect(env, policy, 0))
+        surrogate_loss(estimator, baseline("none"), policy, episodes, 0.9).loss.backward()
+        assert all(parameter.grad.isfinite().all() for parameter in policy.parameters())
+    else:
+        refused(names, env, policy.head, estimator, baseline("none"))
+    env.close()
+
+
+@pytest.mark.parametrize("option", ["pathwise", "alpha_order"])
+def test_a_jump_is_accepted_or_bounded_by_an_option(option):
+    env = TorchEnvironment(Heaviside(), 3)
+    head = Normal(env.action_space, 1)
+    names = {**NAMES, "estimator": option, "dist": "normal"}
+    refusing, accepting, remedy = {
+        "pathwise": (Pathwise(), Pathwise(accept_discontinuities=True), "estimator.accept_discontinuities=true"),
+        "alpha_order": (AlphaOrder(), AlphaOrder(tolerance=1.0), "estimator.tolerance"),
+    }[option]
+    message = refused(names, env, head, refusing, baseline("none"))
+    assert "the reward jumps at x = 0" in message
+    assert remedy in message
+    check_estimator(names, env, head, accepting, baseline("none"))
+
+
+def test_relaxed_estimators_accept_jumps_by_the_same_option():
+    for kind in (StraightThrough, GumbelSoftmax):
+        assert not kind().accept_discontinuities
+        assert kind(accept_discontinuities=True).accept_discontinuities
+
+
+def test_a_distribution_without_known_derivatives_is_refused_with_those_that_have_them():
+    """The remedy names what can act in the space."""
+    env = TorchEnvironment(LQR(), 1)
+
+    class Laplace(torch.nn.Module):
+        has_rsample, in_features = True, 2
+
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, features):
+            return torch.distributions.Laplace(features.mean(-1), self.scale)
+
+    for option, estimator in (("ddcg", DDCG()), ("measure_valued", MeasureValued())):
+        message = refused({**NAMES, "estimator": option, "dist": "normal"}, env, Laplace(), estimator, baseline("none"))
+        assert message.endswith(": use estimator=score_function or dist=normal.")
+
+
+@pytest.mark.parametrize("option", [option for option in BASELINES if option != "none"])
+def test_branches_need_no_baseline(option):
+    env = TorchEnvironment(LQR(), 1)
+    names = {**NAMES, "env": "lqr", "dist": "normal", "estimator": "measure_valued", "baseline": option}
+    message = refused(names, env, Normal(env.action_space, 2), MeasureValued(), baseline(option))
+    assert message.endswith("use baseline=none.")
+
+
+def test_variances_need_two_episodes():
+    check_batch("alpha_order", AlphaOrder(), 2)
+    check_batch("score_function", ScoreFunction(), 1)
+    with pytest.raises(ConfigError, match=r"estimator=alpha_order takes .* use episodes_per_update=2 or more"):
+        check_batch("alpha_order", AlphaOrder(), 1)
+
+
+# ------------------------------------------------------------------ labels
+
+
+def test_the_labels_of_all_slots_are_put_together():
+    lqr, jump = TorchEnvironment(LQR(), 1), TorchEnvironment(Heaviside(), 1)
+    plain = ScoreFunction(normalize_returns="none", discount_steps=True)
+    biased, none = baseline("batch_mean"), baseline("none")
+    assert gradient_bias(lqr, plain, none, 0.9) == []
+    assert gradient_bias(jump, plain, none, 0.9) == []  # the score function sees jumps
+    assert gradient_bias(lqr, plain, biased, 0.9) == [biased.bias]
+    assert gradient_bias(lqr, ScoreFunction(), biased, 1.0) == [ScoreFunction().bias(1.0), biased.bias]
+    assert gradient_bias(lqr, Pathwise(window=None), none, 0.9) == []
+    assert gradient_bias(jump, Pathwise(window=None), none, 0.9) == ["derivatives miss that the reward jumps at x = 0"]
+    assert gradient_bias(jump, MeasureValued(), none, 0.9) == []
+    assert len(gradient_bias(jump, DDCG(), biased, 0.9)) == 3
+
+
+@pytest.mark.parametrize("option", ESTIMATORS)
+def test_every_label_is_a_few_words(option):
+    kind, kwargs = ESTIMATORS[option]
+    label = kind(**kwargs).bias(0.9)
+    assert label is None or (0 < len(label) < 120 and "\n" not in label)
+    assert label or option in {"pathwise_episode", "measure_valued"}

@@ -27,7 +27,9 @@ def compose(*overrides: str, config: str = "train") -> dict:
 @pytest.fixture(scope="module")
 def composed() -> dict[str, dict]:
     """Every option of every group, on top of the defaults."""
-    given = {f"{group}={option}": compose(f"{group}={option}") for group, option in OPTIONS}
+    primary = {"problem": "check_gradient"}  # the group of another command than training
+    choices = {f"{group}={option}": primary.get(group, "train") for group, option in OPTIONS}
+    given = {choice: compose(choice, config=config) for choice, config in choices.items()}
     return {**{config: compose(config=config) for config in PRIMARY}, **given}
 
 
@@ -287,9 +289,11 @@ INSIDE_AND_OUTSIDE = {
     "dist.std": (["state_independent", "state_dependent"], ["fixed"]),
     "dist.mean": (["bounded", "unbounded"], ["tanh"]),
     "estimator.credit": (["reward_to_go", "total_return"], ["gae"]),
-    "estimator.normalize_returns": (["none", "batch"], [None, True]),
+    "estimator.normalize_returns": (["none", "episode", "batch", "running"], [None, True]),
     "estimator.entropy_coefficient": ([0, 0.01], [-0.01]),
     "estimator.window": ([None, 1], [0, 2.0]),
+    "baseline.gae_lambda": ([0, 0.95, 1], [-0.1, 1.1, None]),
+    "baseline.decay": ([0, 0.99], [-0.1, 1, None]),
     "baseline.hidden_sizes": ([[], [64, 64]], [[0], [1.5], 64, "64", None]),
     "policy.torso.hidden_sizes": ([[], [1, 65_536]], [[65_537], [True]]),
     "policy.torso.activation": (["tanh", "relu", "elu", "gelu", "silu"], ["softmax"]),

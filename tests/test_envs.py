@@ -102,7 +102,8 @@ def test_torch_environments_keep_the_interface(case):
     assert len({tuple(row.tolist()) for row in first}) == 5
     assert first.shape == (5, *env.observation_space.shape)
     env.reset(3)
-    actions = torch.zeros(5, *env.action_space.shape, dtype=torch.float64, requires_grad=True)
+    shape = (env.action_space.n,) if env.accepts_weights else env.action_space.shape
+    actions = torch.zeros(5, *shape, dtype=torch.float64, requires_grad=True)
     total = torch.zeros(5, dtype=torch.float64)
     for number in range(1, env.max_episode_steps + 1):
         step = env.step(actions)

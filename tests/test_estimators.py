@@ -66,10 +66,10 @@ def scripted(dtype=torch.float64, number=6, seed=0):
 def test_every_estimator_gives_a_scalar_with_a_finite_gradient_and_the_entropy(case):
     _, make, kwargs = case
     estimator = make(**kwargs)
-    env = TorchEnvironment(LQR(horizon=7), 5, dtype=torch.float64)
-    policy = linear(env)
-    windows = rollout_windows(env, policy, 0, window=estimator.window, graph=estimator.needs_graph)
-    for episodes in windows:
+    dynamics = Pendulum(torques=4) if estimator.needs_weights else LQR(horizon=7)
+    env = TorchEnvironment(dynamics, 5, dtype=torch.float64)
+    policy = linear(env, Categorical if estimator.needs_weights else Normal)
+    for episodes in estimator.collect(env, policy, 0):
         loss, metrics = surrogate(estimator, policy, episodes)
         assert loss.shape == ()
         for value in torch.autograd.grad(loss, list(policy.parameters())):
@@ -125,6 +125,32 @@ def test_batch_normalisation_whitens_the_advantages_over_valid_steps():
     close(gradient(ScoreFunction(), policy, episodes, gamma=0.99), flat(expected))
 
 
+def test_running_normalisation_divides_by_the_deviation_of_earlier_returns_else_by_its_own():
+    """Earlier ones that were all equal have none; nor is there one of advantages that are all equal."""
+    episodes, policy = scripted()
+    estimator = ScoreFunction(normalize_returns="running")
+    advantages = torch.randn_like(episodes.rewards)
+    own = advantages / advantages[episodes.valid].std(correction=0)
+    close(estimator.weigh(policy, episodes, advantages, 1.0), own)
+    assert (estimator.weigh(policy, episodes, torch.full_like(advantages, 3.0), 1.0) == 3.0).all()
+    estimator.observe(episodes, torch.full_like(advantages, 7.0))
+    close(estimator.weigh(policy, episodes, advantages, 1.0), own)
+    assert list(estimator.state_dict()) == ["moments.sums"]
+    fresh = ScoreFunction(normalize_returns="running")
+    returns = torch.where(episodes.valid, 5.0 + 2.0 * torch.randn_like(advantages), float("nan"))
+    fresh.observe(episodes, returns)
+    close(fresh.weigh(policy, episodes, advantages, 1.0), advantages / returns[episodes.valid].std(correction=0))
+    fresh.double()(policy, episodes, advantages, 1.0)
+
+
+@pytest.mark.parametrize("normalize", ["none", "episode", "batch"])
+def test_other_normalisations_keep_nothing_between_updates(normalize):
+    episodes, _ = scripted()
+    estimator = ScoreFunction(normalize_returns=normalize)
+    estimator.observe(episodes, episodes.rewards)
+    assert not estimator.state_dict()
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.9, 1.0])
 def test_discounted_steps_weigh_step_t_by_gamma_to_the_t(gamma):
     episodes, policy = scripted()
@@ -139,13 +165,13 @@ def test_discounted_steps_weigh_step_t_by_gamma_to_the_t(gamma):
 def test_the_score_function_detaches_the_advantages():
     episodes, policy = scripted()
     advantages = torch.randn_like(episodes.rewards).requires_grad_()
-    for normalize in ("none", "batch"):
+    for normalize in ("none", "episode", "batch", "running"):
         loss, _ = ScoreFunction(normalize_returns=normalize)(policy, episodes, advantages, 1.0)
         loss.backward()
         assert advantages.grad is None
 
 
-@pytest.mark.parametrize("normalize", ["none", "batch"])
+@pytest.mark.parametrize("normalize", ["none", "episode", "batch", "running"])
 def test_nothing_beyond_an_episode_s_end_counts(normalize):
     """Observations, actions and advantages may be anything there."""
     episodes, policy = scripted()
@@ -174,8 +200,9 @@ def test_the_entropy_bonus_is_the_mean_over_episodes_of_the_sum_over_valid_steps
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: ScoreFunction(credit="gae"), "credit=gae: use reward_to_go or total_return"),
-        (lambda: ScoreFunction(normalize_returns="running"), "normalize_returns=running: use none or batch"),
+        (lambda: ScoreFunction(credit="gae"), "credit=gae: use one of reward_to_go, total_return"),
+        (lambda: ScoreFunction(normalize_returns="std"), "=std: use one of none, episode, batch, running"),
+        (lambda: ScoreFunction("total_return", "episode"), "episode leaves nothing of a total return.*: use credit="),
         (lambda: Pathwise(window=0), "window=0 must be at least 1"),
     ],
 )
@@ -266,7 +293,7 @@ def constant_value():
 
 @pytest.mark.parametrize("make", [TimeMean, constant_value], ids=["time_mean", "value"])
 @pytest.mark.parametrize("credit", ["reward_to_go", "total_return"])
-def test_baselines_that_call_themselves_unbiased_are(make, credit):
+def test_a_baseline_leaves_the_expected_gradient_of_episodes_that_terminate(make, credit):
     """Though they move every single batch's gradient."""
     policy, baseline = coin(), make()
     estimator = ScoreFunction(credit, "none")

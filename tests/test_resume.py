@@ -21,6 +21,12 @@ KINDS = {
     "bernoulli": (("episodes_per_update=8",), 1000, 2500),
     "categorical": (("dist=categorical", "episodes_per_update=8"), 1000, 2500),
     "normal with a value network": (("env=pendulum", "baseline=value", "episodes_per_update=2"), 800, 2000),
+    "running statistics": (
+        ("baseline=moving_average", "estimator.normalize_returns=running", "episodes_per_update=8"),
+        1000,
+        2500,
+    ),
+    "greedy episodes": (("baseline=self_critical", "episodes_per_update=8"), 1000, 2500),
     "pathwise": (("env=pendulum_torch", "episodes_per_update=2"), 400, 1200),
     "whole-episode pathwise": (("env=lqr", "episodes_per_update=2"), 400, 1200),
     "normalized observations": (("policy.normalize_observations=true", "episodes_per_update=8"), 1000, 2500),

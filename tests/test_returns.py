@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from scorepath.returns import discounted_sum, explained_variance, reward_to_go, total_return, whiten
+from scorepath.returns import (
+    RunningMoments,
+    discounted_sum,
+    explained_variance,
+    generalized_advantage,
+    reward_to_go,
+    total_return,
+    whiten,
+)
 
 
 def mask(lengths, time):
@@ -206,3 +214,111 @@ def test_explained_variance_equals_numpy():
     prediction, target = np.random.default_rng(0).normal(size=(2, 500))
     expected = 1.0 - np.var(target - prediction) / np.var(target)
     close(explained_variance(torch.from_numpy(prediction), torch.from_numpy(target)), tensor(expected))
+
+
+# ------------------------------------------------------------------ whitening of each episode
+
+
+def test_whitening_per_episode_has_mean_0_and_std_1_in_every_column():
+    lengths = [50, 20, 3]
+    x = 7.0 + 3.0 * torch.randn(50, 3, dtype=torch.float64)
+    whitened = whiten(x, mask(lengths, 50), per_episode=True)
+    for n, length in enumerate(lengths):
+        chosen = x[:length, n].numpy()
+        close(whitened[:length, n], torch.from_numpy((chosen - chosen.mean()) / chosen.std()))
+        assert (whitened[length:, n] == 0).all()
+
+
+def test_whitening_per_episode_by_hand():
+    """The second episode has one step, the third none: nothing is left of them."""
+    x = tensor([[1, 4, 9], [5, float("nan"), float("inf")]])
+    close(whiten(x, mask([2, 1, 0], 2), per_episode=True), tensor([[-1, 0, 0], [1, 0, 0]]))
+
+
+# ------------------------------------------------------------------ generalised advantages
+
+# V = 10, 20, 40, 80 and 5, 6; nothing follows the first episode, 64 the second
+VALUES = tensor([[10, 5], [20, 6], [40, 0], [80, 0]])
+LAST_VALUES = tensor([0, 64])
+
+
+@pytest.mark.parametrize(
+    ("gae_lambda", "expected"),
+    [
+        # δ = 1 + 10 - 10, 2 + 20 - 20, 4 + 40 - 40, 8 - 80; 16 + 3 - 5, 32 + 32 - 6
+        (0.0, [[1, 14], [2, 58], [4, 0], [-72, 0]]),
+        (0.5, [[1 + 2 / 4 + 4 / 16 - 72 / 64, 14 + 58 / 4], [2 + 4 / 4 - 72 / 16, 58], [4 - 72 / 4, 0], [-72, 0]]),
+        # the returns by hand above, 4, 6, 8, 8 and 48, 64, less the values
+        (1.0, [[4 - 10, 48 - 5], [6 - 20, 64 - 6], [8 - 40, 0], [8 - 80, 0]]),
+    ],
+)
+@pytest.mark.parametrize("junk", [0.0, float("nan")])
+def test_generalized_advantage_by_hand(gae_lambda, expected, junk):
+    valid = mask(LENGTHS, 4)
+    values = torch.where(valid, VALUES, junk)
+    found = generalized_advantage(REWARDS, values, valid, last(LENGTHS, 4), 0.5, gae_lambda, LAST_VALUES)
+    close(found, tensor(expected))
+
+
+def test_generalized_advantage_of_lambda_1_is_the_return_less_the_value():
+    lengths, gamma = [300, 129, 1], 0.97
+    valid = mask(lengths, 300)
+    rewards, values = torch.randn(2, 300, 3, dtype=torch.float64) * valid
+    for last_values in (torch.randn(3, dtype=torch.float64), None):
+        expected = reward_to_go(rewards, last(lengths, 300), gamma, last_values) - values
+        close(generalized_advantage(rewards, values, valid, last(lengths, 300), gamma, 1.0, last_values), expected)
+
+
+def test_generalized_advantage_has_the_gradient_of_finite_differences():
+    lengths, time = [4, 2], 4
+    inputs = [torch.randn(time, 2, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    last_values = torch.randn(2, dtype=torch.float64, requires_grad=True)
+
+    def advantages(rewards, values, last_values):
+        valid = mask(lengths, time)
+        return generalized_advantage(rewards * valid, values, valid, last(lengths, time), 0.9, 0.8, last_values)
+
+    assert torch.autograd.gradcheck(advantages, (*inputs, last_values))
+
+
+# ------------------------------------------------------------------ running moments
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.9])
+def test_running_moments_are_those_of_the_weighed_batches(decay):
+    """As numpy's weighed average has them, every batch counting decay^(its age), however large."""
+    batches = [torch.randn(size) * 3.0 + size for size in (5, 1, 30)]
+    moments = RunningMoments(decay)
+    assert moments.mean == moments.deviation == 0.0
+    for number, batch in enumerate(batches, 1):
+        moments.update(batch)
+        seen = batches[:number]
+        weights = np.concatenate([np.full(len(x), decay ** (number - 1 - j) / len(x)) for j, x in enumerate(seen)])
+        values = torch.cat(seen).double().numpy()
+        mean = np.average(values, weights=weights)
+        assert float(moments.mean) == pytest.approx(mean, rel=1e-12)
+        assert float(moments.deviation) == pytest.approx(np.average((values - mean) ** 2, weights=weights) ** 0.5)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, -200.7, 1e6 / 3])
+def test_running_moments_of_a_constant_have_no_deviation(constant):
+    """Not even that of rounding."""
+    moments = RunningMoments(0.9)
+    for size in (97, 13, 1):
+        moments.update(torch.full((size,), constant))
+        assert moments.deviation == 0.0
+
+
+def test_running_moments_are_saved_and_carry_no_graph():
+    moments, other = RunningMoments(0.9), RunningMoments(0.9)
+    moments.update(torch.randn(5, requires_grad=True))
+    assert not moments.mean.requires_grad
+    assert list(moments.state_dict()) == ["sums"]
+    other.load_state_dict(moments.state_dict())
+    assert (other.mean, other.deviation) == (moments.mean, moments.deviation)
+
+
+@pytest.mark.parametrize("decay", [1.0, -0.1, float("nan")])
+def test_running_moments_refuse_other_decays(decay):
+    with pytest.raises(ValueError, match=f"decay={decay} must be at least 0 and below 1"):
+        RunningMoments(decay)

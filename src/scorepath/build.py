@@ -11,7 +11,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from scorepath.baselines import AbstractBaseline
-from scorepath.compatibility import check_baseline, check_estimator, check_head
+from scorepath.compatibility import check_baseline, check_batch, check_estimator, check_head, gradient_bias
 from scorepath.distributions import AbstractHead
 from scorepath.envs import AbstractEnvironment, GymnasiumEnvironment
 from scorepath.errors import ConfigError, ScorepathError
@@ -129,12 +129,13 @@ def make_slots(
     estimator: AbstractEstimator = construct(cfg.estimator, f"estimator={names['estimator']}")
     baseline = make_baseline(cfg, env, policy)
     check_baseline(names["baseline"], baseline, cfg.episodes_per_update)
+    check_batch(names["estimator"], estimator, cfg.episodes_per_update)
     check_estimator(names, env, policy.head, estimator, baseline)
     return policy, estimator, baseline
 
 
-def make_module(cfg: DictConfig, names: Mapping[str, str]) -> Any:
-    """The LightningModule, with every combination checked.
+def make_module(cfg: DictConfig, names: Mapping[str, str]) -> tuple[Any, list[str]]:
+    """The LightningModule, with every combination checked, and why its expected gradient is not exact, if it is not.
 
     Args:
         cfg: the composed config.
@@ -147,11 +148,12 @@ def make_module(cfg: DictConfig, names: Mapping[str, str]) -> Any:
     policy, estimator, baseline = make_slots(cfg, probe, names)
     make_optimizer = construct(cfg.optimizer, "optimizer")
     _try_optimizer(make_optimizer, policy)
+    labels = gradient_bias(probe, estimator, baseline, cfg.gamma)
     probe.close()
 
     from scorepath.module import PolicyGradient  # noqa: PLC0415 (Lightning takes seconds to import; refusals do not)
 
-    return PolicyGradient(
+    module = PolicyGradient(
         make_env=lambda device: make_environment(cfg.env, cfg.episodes_per_update, device),
         make_eval_env=lambda device: make_evaluation_environment(cfg.env, cfg.eval.episodes, device),
         policy=policy,
@@ -167,6 +169,7 @@ def make_module(cfg: DictConfig, names: Mapping[str, str]) -> Any:
         eval_episodes=cfg.eval.episodes,
         eval_deterministic=cfg.eval.deterministic,
     )
+    return module, labels
 
 
 def _try_optimizer(make_optimizer: Callable[..., Any], policy: Policy) -> None:

@@ -3,12 +3,17 @@
 from collections.abc import Mapping
 
 import gymnasium as gym
+from torch.distributions import Bernoulli as TorchBernoulli
+from torch.distributions import Categorical as TorchCategorical
+from torch.distributions import Distribution
+from torch.distributions import Normal as TorchNormal
 
 from scorepath.baselines import AbstractBaseline, NoBaseline
-from scorepath.distributions import AbstractHead
+from scorepath.distributions import AbstractHead, Bernoulli, Categorical, Normal
 from scorepath.envs import AbstractEnvironment
 from scorepath.errors import ConfigError
 from scorepath.estimators import AbstractEstimator
+from scorepath.estimators.weak_derivatives import base_distribution
 
 
 def check_head(
@@ -26,16 +31,25 @@ def check_head(
     Raises:
         ConfigError: naming the options that would work.
     """
-    if head.accepts(env.action_space):
+    if _can_act(head, env):
         return
-    working = [f"dist={name}" for name, other in alternatives.items() if other.accepts(env.action_space)]
+    working = [f"dist={name}" for name, other in alternatives.items() if _can_act(other, env)]
     if working:
         remedy = "use " + " or ".join(working)
     else:
         remedy = "no distribution here can act in it; see README, 'Add a distribution'"
+    if head.accepts(env.action_space):
+        raise ConfigError(
+            f"dist={option} acts by weights over the choices of {describe_space(env.action_space)}, but {env.name} "
+            f"takes choices alone: {remedy}."
+        )
     raise ConfigError(
         f"dist={option} needs {head.needs}, but {env.name} has {describe_space(env.action_space)}: {remedy}."
     )
+
+
+def _can_act(head: type[AbstractHead], env: AbstractEnvironment) -> bool:
+    return head.accepts(env.action_space) and (env.accepts_weights or not head.acts_in_weights)
 
 
 def check_baseline(option: str, baseline: AbstractBaseline, episodes_per_update: int) -> None:
@@ -51,6 +65,19 @@ def check_baseline(option: str, baseline: AbstractBaseline, episodes_per_update:
         )
 
 
+def check_batch(option: str, estimator: AbstractEstimator, episodes_per_update: int) -> None:
+    """Refuses an estimator that needs more episodes than a batch has.
+
+    Raises:
+        ConfigError: with the override that mends it.
+    """
+    if episodes_per_update < estimator.min_episodes:
+        raise ConfigError(
+            f"estimator={option} takes variances over the episodes of a batch, but episodes_per_update="
+            f"{episodes_per_update}: use episodes_per_update={estimator.min_episodes} or more."
+        )
+
+
 def check_estimator(
     names: Mapping[str, str],
     env: AbstractEnvironment,
@@ -58,7 +85,7 @@ def check_estimator(
     estimator: AbstractEstimator,
     baseline: AbstractBaseline,
 ) -> None:
-    """Refuses an estimator that the environment, the head or the baseline cannot serve.
+    """Refuses an estimator that the environment, the head or the baseline cannot serve: the table of what is legal.
 
     Args:
         names: the options chosen for `env`, `dist`, `estimator` and `baseline`.
@@ -66,24 +93,82 @@ def check_estimator(
     Raises:
         ConfigError: with the override that mends it.
     """
-    chosen = f"estimator={names['estimator']}"
-    if not estimator.needs_graph:
-        return
-    if not head.has_rsample:
-        raise ConfigError(
-            f"{chosen} differentiates through rsample(), but dist={names['dist']} has none (its samples are discrete): "
-            "use estimator=score_function."
-        )
-    if not env.differentiable:
-        raise ConfigError(
-            f"{chosen} differentiates through the environment, but env={names['env']} ({env.name}) gives no gradients: "
-            "use estimator=score_function, or a differentiable environment such as env=pendulum_torch or env=lqr."
-        )
-    if not (baseline.predicts_values or isinstance(baseline, NoBaseline)):
-        raise ConfigError(
-            f"{chosen} gains nothing from baseline={names['baseline']}, whose gradient is zero: use baseline=value, "
-            "which bootstraps the end of each window, or baseline=none."
-        )
+    own_env, own_dist = f"env={names['env']} ({env.name})", f"dist={names['dist']}"
+    table = (
+        (
+            estimator.needs_rsample and not head.has_rsample,
+            f"differentiates through rsample(), but {own_dist} has none",
+            "use estimator=score_function",
+        ),
+        (
+            estimator.needs_graph and not env.differentiable,
+            f"differentiates through the environment, but {own_env} gives no gradients",
+            "use estimator=score_function, or a differentiable environment such as env=pendulum_torch or env=lqr",
+        ),
+        (
+            estimator.needs_weights and not env.accepts_weights,
+            f"acts by weights over the choices of a Discrete space, but {own_env} takes none",
+            "use estimator=score_function, or an environment that does, such as env=pendulum_discrete_torch",
+        ),
+        (
+            not _knows(estimator, head),
+            f"knows the derivatives of {_listed(estimator.dists)} alone, but {own_dist} is something else",
+            " or ".join(("use estimator=score_function", *_working_dists(estimator, env))),
+        ),
+        (
+            estimator.needs_branching and not env.can_branch,
+            f"branches episodes, but the state of {own_env} cannot be copied",
+            "use estimator=score_function, or a torch environment such as env=pendulum_torch",
+        ),
+        (
+            estimator.needs_graph and env.discontinuities is not None and not estimator.accept_discontinuities,
+            f"differentiates single paths, which miss jumps, but in {own_env} {env.discontinuities}",
+            f"use estimator=score_function, which sees them, or {estimator.remedy_for_discontinuities}",
+        ),
+        (
+            estimator.baselines == "none" and not isinstance(baseline, NoBaseline),
+            f"gains nothing from baseline={names['baseline']}, which drops out of its differences",
+            "use baseline=none",
+        ),
+        (
+            estimator.baselines == "value" and not (baseline.predicts_values or isinstance(baseline, NoBaseline)),
+            f"gains nothing from baseline={names['baseline']}, whose gradient is zero",
+            "use baseline=value, which bootstraps the end of each window, or baseline=none",
+        ),
+    )
+    for refused, reason, remedy in table:
+        if refused:
+            raise ConfigError(f"estimator={names['estimator']} {reason}: {remedy}.")
+
+
+def gradient_bias(
+    env: AbstractEnvironment, estimator: AbstractEstimator, baseline: AbstractBaseline, gamma: float
+) -> list[str]:
+    """Why the expected gradient of an update is not that of E[Σ_t γ^t r_t], in a few words each; empty if it is."""
+    labels = [
+        estimator.bias(gamma),
+        baseline.bias if estimator.baselines != "none" else None,
+        f"derivatives miss that {env.discontinuities}" if estimator.needs_graph and env.discontinuities else None,
+    ]
+    return [label for label in labels if label is not None]
+
+
+def _knows(estimator: AbstractEstimator, head: AbstractHead) -> bool:
+    if not estimator.dists:
+        return True
+    weight = next(head.parameters())
+    return isinstance(base_distribution(head(weight.new_zeros(1, head.in_features))), estimator.dists)
+
+
+def _listed(kinds: tuple[type[Distribution], ...]) -> str:
+    return " and ".join(kind.__name__ for kind in kinds)
+
+
+def _working_dists(estimator: AbstractEstimator, env: AbstractEnvironment) -> list[str]:
+    options: dict[type[Distribution], type[AbstractHead]]
+    options = {TorchBernoulli: Bernoulli, TorchCategorical: Categorical, TorchNormal: Normal}
+    working = (kind for kind, head in options.items() if kind in estimator.dists and head.accepts(env.action_space))
+    return [f"dist={kind.__name__.lower()}" for kind in working]
 
 
 def describe_space(space: gym.Space) -> str:

@@ -50,6 +50,7 @@ def _one_of(*names: str) -> Rule:
 
 _POSITIVE = Rule("a positive number", lambda value: _number(value) and 0 < value < 1e9)
 _NOT_NEGATIVE = Rule("a number of at least 0", lambda value: _number(value) and 0 <= value < 1e9)
+_ABOVE_0_TO_100 = Rule("above 0 and at most 100", lambda value: _number(value) and 0 < value <= 100)
 _STEPS = _at_least(1, 10**12)
 _COUNT = _at_least(1, 1_000_000)
 _SIZES = Rule(
@@ -82,18 +83,37 @@ RULES: dict[str, Rule] = {
     "env.dynamics.horizon": _at_least(1, 10**6),
     "env.dynamics.dt": _POSITIVE,
     "env.dynamics.control_cost": _POSITIVE,
-    "dist.initial_std": Rule("above 0 and at most 100", lambda value: _number(value) and 0 < value <= 100),
+    "problem.dynamics.bound": _optional(_POSITIVE),
+    "batches": _optional(_at_least(4, 10**9)),
+    "bias": _POSITIVE,
+    "power": Rule("above 0 and below 1", lambda value: _number(value) and 0 < value < 1),
+    "alpha": Rule("above 0 and below 1", lambda value: _number(value) and 0 < value < 1),
+    "max_batches": _at_least(4, 10**9),
+    "warm_up_updates": _at_least(0, 10**6),
+    "env.dynamics.torques": _at_least(2, 1000),
+    "dist.initial_std": _ABOVE_0_TO_100,
     "dist.std": _one_of("state_independent", "state_dependent"),
     "dist.mean": _one_of("unbounded", "bounded"),
+    "dist.df": Rule("above 2 and at most 1e6", lambda value: _number(value) and 2 < value <= 1e6),
+    "dist.rank": _at_least(1, 1000),
+    "dist.components": _at_least(1, 1000),
+    "dist.concentration": _one_of("state_independent", "state_dependent"),
+    "dist.initial_concentration": _ABOVE_0_TO_100,
     "estimator.credit": _one_of("reward_to_go", "total_return"),
-    "estimator.normalize_returns": _one_of("none", "batch"),
+    "estimator.normalize_returns": _one_of("none", "episode", "batch", "running"),
     "estimator.entropy_coefficient": _NOT_NEGATIVE,
     "estimator.window": _optional(_at_least(1, 10**6)),
+    "estimator.temperature": _optional(_ABOVE_0_TO_100),
+    "estimator.tolerance": _optional(_NOT_NEGATIVE),
+    "estimator.delta": Rule("a number between 0 and 1", lambda value: _number(value) and 0 < value < 1),
+    "estimator.c": _between(0.0, 1.0),
     "baseline.hidden_sizes": _SIZES,
     "baseline.activation": _one_of("tanh", "relu", "elu", "gelu", "silu"),
     "baseline.gradient_steps": _COUNT,
     "baseline.minibatch_size": _at_least(1, 10**9),
     "baseline.make_optimizer.lr": _POSITIVE,
+    "baseline.gae_lambda": _between(0.0, 1.0),
+    "baseline.decay": Rule("at least 0 and below 1", lambda value: _number(value) and 0 <= value < 1),
     "policy.torso.hidden_sizes": _SIZES,
     "policy.torso.activation": _one_of("tanh", "relu", "elu", "gelu", "silu"),
     "policy.init": _one_of("torch", "orthogonal"),

@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -111,13 +112,16 @@ class PolicyGradient(pl.LightningModule):
             self._env = self.make_env(self.device)
         self._set_learning_rate()
         rank, k = self.global_rank, self.update_index
+        env_seed = derive_seed(self.seed, Stream.ENVIRONMENT, rank, k)
+        seed_torch(self.seed, Stream.BASELINE, rank, k)
+        greedy_returns = self.baseline.play(self._env, self.policy, env_seed, self.gamma)
         seed_torch(self.seed, Stream.ACTION, rank, k)
-        windows = self.estimator.collect(self._env, self.policy, derive_seed(self.seed, Stream.ENVIRONMENT, rank, k))
+        windows = self.estimator.collect(self._env, self.policy, env_seed)
         learned = []
         returns = torch.zeros(self._env.num_envs, device=self.device)
         lengths = torch.zeros(self._env.num_envs, device=self.device)
         for episodes in windows:
-            learned.append(self._learn(episodes))
+            learned.append(self._learn(replace(episodes, greedy_returns=greedy_returns)))
             returns += episodes.episode_returns
             lengths += episodes.lengths
         keys = dict.fromkeys(key for metrics in learned for key in metrics)
@@ -156,6 +160,7 @@ class PolicyGradient(pl.LightningModule):
                 "optimizer step was not taken; a lower optimizer.lr or max_grad_norm may help."
             )
         policy_optimizer.step()
+        self.estimator.observe(episodes, returns)
         fitted = self.baseline.fit(episodes, returns, baseline_optimizer)
         if self.policy.normalizer is not None:
             # only now: acting and learning must see the same statistics, or log_prob is that of another policy

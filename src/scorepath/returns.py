@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _BLOCK = 128  # rows of one triangular product: O(_BLOCK) work a step, and a matrix that stays in the cache
 
@@ -79,26 +79,103 @@ def total_return(
     return reward_to_go(rewards, is_last, gamma, last_values)[:1] * valid
 
 
-def whiten(x: Tensor, valid: Tensor) -> Tensor:
-    """(x - mean) / standard deviation over all valid entries; zero where not valid, and zero if all are equal.
+def generalized_advantage(
+    rewards: Tensor,
+    values: Tensor,
+    valid: Tensor,
+    is_last: Tensor,
+    gamma: float,
+    gae_lambda: float,
+    last_values: Tensor | None = None,
+) -> Tensor:
+    """A_t = Σ_{k≥t} (γλ)^{k-t} δ_k, δ_t = r_t + γ V(o_{t+1}) - V(o_t) (Schulman et al. 2016, arXiv:1506.02438, eq. 16).
 
-    Both moments contain the sample itself, so a policy gradient with whitened returns is biased: its direction is kept
-    in the limit of many episodes, its length is not.
+    The sums stop at each episode's last valid step L, whose successor's value is V(o_L): λ = 1 gives
+    `reward_to_go(..., last_values)` less the values.
+
+    Args:
+        rewards: (T, N), zero where not valid.
+        values: (T, N), V(o_t); anything where not valid.
+        valid, is_last: (T, N) bool.
+        gamma, gae_lambda: γ and λ, in [0, 1].
+        last_values: (N,), zero after a termination; None is zero.
+
+    Returns:
+        (T, N); zero where not valid.
+    """
+    values = torch.where(valid, values, 0.0)
+    following = torch.cat((values[1:], torch.zeros_like(values[:1])))
+    if last_values is not None:
+        following = torch.where(is_last, last_values, following)
+    return discounted_sum(torch.where(valid, rewards + gamma * following - values, 0.0), gamma * gae_lambda)
+
+
+def whiten(x: Tensor, valid: Tensor, *, per_episode: bool = False) -> Tensor:
+    """(x - mean) / standard deviation of the valid entries; zero where not valid, and zero if all are equal.
+
+    Both moments contain the sample itself, so a policy gradient with whitened returns is biased. Moments of the batch
+    keep its direction in the limit of many episodes, though not its length. Moments of each episode keep neither: they
+    take out of its advantages how it compares with other episodes, and all there is of an episode of one step.
 
     Args:
         x: (T, N).
         valid: (T, N) bool.
+        per_episode: moments of each column, instead of the batch.
 
     Returns:
         (T, N).
     """
-    number = valid.sum()
+    dims = (0,) if per_episode else (0, 1)
+    number = valid.sum(dim=dims).clamp(min=1)
     x = torch.where(valid, x, 0.0)
-    mean = x.sum() / number
-    deviation = (((x - mean) * valid).square().sum() / number).sqrt()
+    mean = x.sum(dim=dims) / number
+    deviation = (((x - mean) * valid).square().sum(dim=dims) / number).sqrt()
     # a relative floor: rounding noise of a constant batch must not be blown up to unit variance
     floor = 1e-6 * (1.0 + mean.abs())
     return torch.where(valid & (deviation > floor), (x - mean) / deviation.clamp(min=floor), torch.zeros_like(x))
+
+
+class RunningMoments(nn.Module):
+    """Mean and standard deviation of all batches so far, the latest weighing most.
+
+    Batch j of k weighs decay^(k-j), all of them divided by their sum: a plain average at first, an exponential one
+    later (the correction of Kingma & Ba 2015, section 3). The sums are a buffer: they travel in checkpoints.
+
+    Args:
+        decay: in [0, 1); 0 remembers the latest batch alone.
+
+    Raises:
+        ValueError: for another decay.
+    """
+
+    sums: Tensor
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        if not 0.0 <= decay < 1.0:
+            raise ValueError(f"decay={decay} must be at least 0 and below 1.")
+        self.decay = decay
+        self.register_buffer("sums", torch.zeros(3, dtype=torch.float64))  # of weights, weighed means and mean squares
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Takes in a batch x (B,)."""
+        x = x.double()
+        new = torch.stack((torch.ones_like(x[0]), x.mean(), x.square().mean()))
+        self.sums.copy_(self.decay * self.sums + new)
+
+    @property
+    def mean(self) -> Tensor:
+        """(), float64; 0 before the first batch."""
+        return self.sums[1] / self.sums[0].clamp(min=1.0)
+
+    @property
+    def deviation(self) -> Tensor:
+        """The standard deviation, (), float64; 0 before the first batch and of batches that are all one number."""
+        variance = self.sums[2] / self.sums[0].clamp(min=1.0) - self.mean.square()
+        # below the floor it is the rounding error of a difference of squares
+        floor = (1e-6 * (1.0 + self.mean.abs())).square()
+        return torch.where(variance > floor, variance.clamp(min=0.0).sqrt(), 0.0)
 
 
 def explained_variance(prediction: Tensor, target: Tensor) -> Tensor:

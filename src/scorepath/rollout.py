@@ -1,6 +1,6 @@
 """Environment x policy x seed -> Episodes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,9 @@ from scorepath.envs.base import AbstractEnvironment
 from scorepath.errors import NonFiniteError
 from scorepath.policy import Policy
 from scorepath.types import Episodes
+
+# How to act: (head, dist) -> the action (*B, *A) to record, and what the environment is given for it.
+ActingRule = Callable[[AbstractHead, Distribution], tuple[Tensor, Tensor]]
 
 
 def rollout(env: AbstractEnvironment, policy: Policy, seed: int, *, deterministic: bool = False) -> Episodes:
@@ -40,6 +43,7 @@ def rollout_windows(
     window: int | None = None,
     graph: bool = False,
     deterministic: bool = False,
+    rule: ActingRule | None = None,
 ) -> Iterator[Episodes]:
     """The same episodes, window by window; the policy may be updated between two of them.
 
@@ -47,18 +51,31 @@ def rollout_windows(
         window: steps of a window; None is the whole episode.
         graph: act by `rsample()` and keep the graph from actions to rewards and last observations. It is cut
             between windows.
+        deterministic: act by the head's deterministic action.
+        rule: act by this instead.
 
     Yields:
         Episodes of at most `window` rows. A column whose episode ended in an earlier window has no valid step. One
         whose episode goes on is neither terminated nor truncated.
     """
+    rule = _rule(graph, deterministic) if rule is None else rule
+    return windows_from(env, policy, env.reset(seed), window=window, graph=graph, rule=rule)
+
+
+def windows_from(
+    env: AbstractEnvironment, policy: Policy, observation: Tensor, *, window: int | None, graph: bool, rule: ActingRule
+) -> Iterator[Episodes]:
+    """The windows of `rollout_windows` from where the environment is: after a reset, or branched there.
+
+    Args:
+        observation: (N, *O), what it shows.
+    """
     # Lengths cannot be foreseen, so each step's tensors go into lists that are stacked once a window.
-    observation = env.reset(seed)
     alive = torch.ones(env.num_envs, dtype=torch.bool, device=observation.device)
     steps = 0
     while alive.any():
         limit = env.max_episode_steps - steps if window is None else window
-        episodes, observation, alive = _collect(env, policy, observation, alive, limit, graph, deterministic)
+        episodes, observation, alive = _collect(env, policy, observation, alive, limit, graph, rule)
         steps += len(episodes.rewards)
         check_finite(env, episodes, steps)
         yield episodes
@@ -76,7 +93,7 @@ def _collect(
     alive: Tensor,
     limit: int,
     graph: bool,
-    deterministic: bool,
+    rule: ActingRule,
 ) -> tuple[Episodes, Tensor, Tensor]:
     head = policy.head
     observations, actions, rewards, valid = [], [], [], []
@@ -85,14 +102,14 @@ def _collect(
     with torch.set_grad_enabled(graph):
         for _ in range(limit):
             dist = policy(observation)
-            action = act(head, dist, graph, deterministic)
-            step = env.step(head.to_env(action))
+            action, given = rule(head, dist)
+            step = env.step(given)
             observations.append(observation)
             actions.append(action)
             rewards.append(step.rewards)
             valid.append(alive)
             # An ended episode keeps its last observation: what an environment answers later may be anything
-            observation = step.observations if whole else _choose(alive, step.observations, observation)
+            observation = step.observations if whole else choose(alive, step.observations, observation)
             ended = step.terminated | step.truncated
             if ended.any():
                 terminated = terminated | (alive & step.terminated)
@@ -111,11 +128,12 @@ def _collect(
             terminated=terminated,
             truncated=truncated,
             last_observations=observation,
+            action_nodes=tuple(actions) if graph else None,
         )
     return episodes, observation, alive
 
 
-def _choose(mask: Tensor, one: Tensor, other: Tensor) -> Tensor:
+def choose(mask: Tensor, one: Tensor, other: Tensor) -> Tensor:
     """Rows (N, *O) of `one` where mask (N,), else of `other`."""
     return torch.where(mask.view(-1, *[1] * (one.dim() - 1)), one, other)
 
@@ -125,6 +143,20 @@ def act(head: AbstractHead, dist: Distribution, graph: bool = False, determinist
     if deterministic:
         return head.deterministic(dist)
     return dist.rsample() if graph else dist.sample()
+
+
+def act_by_rsample(head: AbstractHead, dist: Distribution) -> tuple[Tensor, Tensor]:
+    """The rule of a rollout with graph."""
+    action = dist.rsample()
+    return action, head.to_env(action)
+
+
+def _rule(graph: bool, deterministic: bool) -> ActingRule:
+    def rule(head: AbstractHead, dist: Distribution) -> tuple[Tensor, Tensor]:
+        action = act(head, dist, graph, deterministic)
+        return action, head.to_env(action)
+
+    return rule
 
 
 def check_finite(env: AbstractEnvironment, episodes: Episodes, steps: int) -> None:

@@ -22,6 +22,7 @@ class Stream(enum.IntEnum):
     FINAL_ENVIRONMENT = 5
     FINAL_ACTION = 6
     DIAGNOSTICS = 7
+    BASELINE = 8
 
 
 def derive_seed(seed: int, stream: Stream, rank: int = 0, index: int = 0) -> int:

@@ -39,10 +39,10 @@ class Episodes:
     # T tensors (N, *A), what `actions` was stacked from: rewards depend on these, so that one can ask for the
     # derivative of a return with respect to one action. Only with a graph; not kept by `select`, which makes copies.
     action_nodes: tuple[Tensor, ...] | None = None
-    # (T, N, P, T), what a branch that leaves the episode at t for the better of its two actions is paid k steps later,
-    # less what the other branch is: from `MeasureValued`, for each of the P distribution parameters
+    # (T, N, P, H), of two branches that leave the episode at t: what the one is paid at t + h less what the other is,
+    # times a constant: the weak derivative with respect to each of P distribution parameters (see `MeasureValued`)
     branch_rewards: Tensor | None = None
-    branch_constants: Tensor | None = None  # (T, N, P), the constants of the weak derivatives of those branches
+    greedy_returns: Tensor | None = None  # (any, N), reward-to-go of the deterministic policy from the same resets
 
     def __post_init__(self) -> None:
         time, number = self.rewards.shape
@@ -59,10 +59,10 @@ class Episodes:
         }
         if self.log_probs is not None:
             expected["log_probs"] = (self.log_probs.shape, (time, number))
-        for name in ("branch_rewards", "branch_constants"):
-            value = getattr(self, name)
-            if value is not None:
-                expected[name] = (value.shape[:2], (time, number))
+        if self.branch_rewards is not None:
+            expected["branch_rewards"] = (self.branch_rewards.shape[:2], (time, number))
+        if self.greedy_returns is not None:
+            expected["greedy_returns"] = (self.greedy_returns.shape[1:], (number,))
         if self.action_nodes is not None:
             expected[_NODES] = (torch.Size((len(self.action_nodes),)), (time,))
         for name, (shape, wanted) in expected.items():

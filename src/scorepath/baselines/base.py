@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from scorepath.envs import AbstractEnvironment
 from scorepath.policy import Policy
 from scorepath.types import Episodes
 
@@ -14,20 +15,33 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class AbstractBaseline(nn.Module, ABC):
-    """b(o_t) for every step of a batch, detached from the policy by whoever subtracts it."""
+    """b(o_t) for every step of a batch, detached from the policy by whoever subtracts it.
+
+    Of the score function, the expected gradient stays what it is if b does not depend on the action it is subtracted
+    from, for E[∇ log π(a | o)] = 0. What a baseline keeps between updates is a parameter or a buffer, and saved.
+    """
 
     predicts_values: ClassVar[bool] = False  # V(o): can bootstrap, and is fitted
-    min_episodes: ClassVar[int] = 1  # of a batch
 
+    min_episodes: int = 1  # of a batch
     bias: str | None = None  # why subtracting it changes the expected gradient, in a few words; None if it does not
 
     @abstractmethod
-    def forward(self, episodes: Episodes, returns: Tensor) -> Tensor:
-        """Episodes and their returns (T, N) -> b (T, N)."""
+    def forward(self, episodes: Episodes, returns: Tensor, policy: Policy) -> Tensor:
+        """Episodes and their returns (T, N), as played by `policy` -> b (T, N)."""
 
     def advantages(self, episodes: Episodes, returns: Tensor, gamma: float, policy: Policy) -> Tensor:
         """How much better than expected each action was, (T, N), detached from the baseline's own parameters."""
-        return returns - self(episodes, returns).detach()
+        return returns - self(episodes, returns, policy).detach()
+
+    def play(self, env: AbstractEnvironment, policy: Policy, seed: int, gamma: float) -> Tensor | None:
+        """Plays what the baseline has to see before a batch is collected from resets with the same `seed`.
+
+        Returns:
+            `Episodes.greedy_returns` of that batch, or None if nothing was played. The caller seeds torch for it, apart
+            from the batch: a baseline that shares the noise of the sampled actions depends on them.
+        """
+        return None
 
     def last_values(self, episodes: Episodes) -> Tensor | None:
         """V(o_L) of what follows each column's last step, (N,), zero where terminated; None without a value."""

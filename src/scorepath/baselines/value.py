@@ -1,4 +1,4 @@
-"""A value network as baseline."""
+"""Value networks as baselines."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from scorepath.baselines.base import AbstractBaseline, MakeOptimizer
-from scorepath.policy import MLP, ObservationNormalizer
-from scorepath.returns import explained_variance
+from scorepath.policy import MLP, ObservationNormalizer, Policy
+from scorepath.returns import explained_variance, generalized_advantage
 from scorepath.types import Episodes
 
 
-class Value(AbstractBaseline):
-    """b = V(o_t), a network fitted to the returns by least squares (Sutton et al. 1999, section 2).
+class AbstractValueBaseline(AbstractBaseline):
+    """V(o), a network fitted to the returns by least squares, after its predictions were used.
 
-    Unbiased for the score function, for it is fitted after its predictions were used. It also bootstraps: the value
-    of what follows a time limit, and of what follows a pathwise window.
+    It bootstraps: it stands for what follows a time limit, and what follows a pathwise window.
 
     Args:
         observation_shape: *O.
@@ -24,6 +23,9 @@ class Value(AbstractBaseline):
         gradient_steps: per batch (for pathwise: per window).
         minibatch_size: valid steps of each gradient step, drawn without replacement.
         normalizer: shared with the policy, or None.
+
+    Raises:
+        ValueError: for counts below 1.
     """
 
     predicts_values = True
@@ -57,19 +59,24 @@ class Value(AbstractBaseline):
             inputs = normalizer(inputs)
         return self.network(inputs).squeeze(-1)
 
-    def forward(self, episodes: Episodes, returns: Tensor) -> Tensor:
+    def forward(self, episodes: Episodes, returns: Tensor, policy: Policy) -> Tensor:
         with torch.no_grad():
             return self.value(episodes.observations.detach())
 
     def last_values(self, episodes: Episodes) -> Tensor:
-        # The graph runs on through the observation; gradients that reach the network's own weights are dropped by
-        # the caller, who zeroes them before each fit.
+        """V(o_L), (N,), zero where terminated.
+
+        The graph runs on through the observation; gradients that reach the network's own weights are dropped by the
+        caller, who zeroes them before each fit.
+        """
         return self.value(episodes.last_observations) * ~episodes.terminated
 
     def make_optimizer(self) -> torch.optim.Optimizer:
+        """Of the network."""
         return self._make_optimizer(self.network.parameters())
 
     def fit(self, episodes: Episodes, returns: Tensor, optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor]:
+        """`gradient_steps` of least squares; the metrics are of the predictions before, and of the last step."""
         assert optimizer is not None
         observations = episodes.observations.detach()[episodes.valid]  # (B, *O)
         targets = returns.detach()[episodes.valid]  # (B,)
@@ -85,3 +92,59 @@ class Value(AbstractBaseline):
                 loss.backward()
                 optimizer.step()
         return {"baseline/explained_variance": before, "baseline/loss": loss.detach()}
+
+
+class Value(AbstractValueBaseline):
+    """b = V(o_t) (Sutton et al. 1999, section 2).
+
+    As a baseline it is unbiased for the score function, whatever it predicts. What biases the gradient is that it also
+    stands for what follows a truncation: the expected gradient is that of the rewards plus γ^L V(o_L), with V as it is.
+    """
+
+    bias = "a learned V(o) stands for what follows a truncation"
+
+
+class GAE(AbstractValueBaseline):
+    """A_t = Σ_{k≥t} (γλ)^{k-t} δ_k instead of returns less a baseline (Schulman et al. 2016, arXiv:1506.02438).
+
+    λ = 1 is `Value`, and biased by no more. Below, V(o) as it was fitted stands for what follows each step: less
+    variance, and unbiased only where it is the policy's true value. The sums stop where episodes end; a truncation is
+    followed by V(o_L), a termination by nothing. Made for credit=reward_to_go, whose returns the network is fitted to.
+
+    A pathwise window gets its gradient through the λ-weighted sum, the predictions within it included.
+
+    Args:
+        gae_lambda: λ in [0, 1].
+        observation_shape, make_optimizer, hidden_sizes, activation, gradient_steps, minibatch_size, normalizer: as in
+            `AbstractValueBaseline`.
+
+    Raises:
+        ValueError: for λ out of range, and as in `AbstractValueBaseline`.
+    """
+
+    def __init__(
+        self,
+        observation_shape: Sequence[int],
+        make_optimizer: MakeOptimizer,
+        gae_lambda: float = 0.95,
+        hidden_sizes: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        gradient_steps: int = 10,
+        minibatch_size: int = 1024,
+        normalizer: ObservationNormalizer | None = None,
+    ) -> None:
+        super().__init__(
+            observation_shape, make_optimizer, hidden_sizes, activation, gradient_steps, minibatch_size, normalizer
+        )
+        if not 0.0 <= gae_lambda <= 1.0:
+            raise ValueError(f"gae_lambda={gae_lambda} must be from 0 to 1.")
+        self.gae_lambda = gae_lambda
+        self.bias = Value.bias if gae_lambda == 1.0 else "a learned V(o) stands for what follows each step"
+
+    def advantages(self, episodes: Episodes, returns: Tensor, gamma: float, policy: Policy) -> Tensor:
+        # with a graph where rewards have one; as with `last_values`, what reaches the network is dropped
+        with torch.set_grad_enabled(episodes.rewards.requires_grad):
+            values, last_values = self.value(episodes.observations), self.last_values(episodes)
+        return generalized_advantage(
+            episodes.rewards, values, episodes.valid, episodes.is_last, gamma, self.gae_lambda, last_values
+        )

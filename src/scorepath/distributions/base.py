@@ -23,6 +23,7 @@ class AbstractHead(nn.Module, ABC):
 
     needs: ClassVar[str]  # the action spaces it accepts, in words, e.g. "a Box"
     has_rsample: ClassVar[bool]  # samples carry gradients: the pathwise estimator may use it
+    acts_in_weights: ClassVar[bool] = False  # to_env gives weights over the choices of a Discrete space
 
     def __init__(self, action_space: gym.Space, in_features: int, validate_args: bool = False) -> None:
         super().__init__()

@@ -32,6 +32,9 @@ class AbstractEnvironment(ABC):
     reward_threshold: float | None = None  # mean episode return that counts as solved
     render_fps: float = 30.0  # of what `render` draws, so that a video runs in real time
     differentiable: bool = False  # rewards and observations carry gradients with respect to actions
+    discontinuities: str | None = None  # where reward or transition jump, in words; pathwise derivatives miss jumps
+    accepts_weights: bool = False  # also takes weights (N, K) for Discrete(K), or p(1) (N,) for Discrete(2)
+    can_branch: bool = False  # `branch` is there
 
     @abstractmethod
     def reset(self, seed: int) -> Tensor:
@@ -43,6 +46,17 @@ class AbstractEnvironment(ABC):
 
     def detach(self) -> None:
         """Cuts the gradient at the present state: the start of a new window. Only for differentiable environments."""
+
+    def branch(self, rows: Tensor) -> "AbstractEnvironment":
+        """Copies of episodes in their present state, to be played on apart from these. Only where `can_branch`.
+
+        Args:
+            rows: (M,) int64, the episodes to copy, in any order and number.
+
+        Returns:
+            an environment of M episodes.
+        """
+        raise NotImplementedError(f"{self.name} cannot copy its state.")
 
     def describe_episode(self, index: int) -> str:
         """How to start episode `index` of the last reset again, for error messages."""

@@ -1,5 +1,8 @@
 """Torch environments: batches of a functional dynamics, on any device, differentiable where the dynamics are."""
 
+import copy
+
+import gymnasium as gym
 import torch
 from gymnasium.utils.seeding import np_random
 from torch import Tensor
@@ -11,6 +14,9 @@ from scorepath.envs.dynamics.base import AbstractDynamics
 class TorchEnvironment(AbstractEnvironment):
     """N environments as one tensor of states.
 
+    Noise of the dynamics comes from torch's global generator, so that two copies of a `branch` that start from the same
+    generator state meet the same noise, row by row.
+
     Args:
         dynamics: the functions that define the environment.
         num_envs: N.
@@ -18,8 +24,10 @@ class TorchEnvironment(AbstractEnvironment):
         dtype: of states, observations and rewards.
 
     Raises:
-        TypeError: if the dynamics leave open whether they ever end.
+        TypeError: if the dynamics leave open whether they ever end, or accept weights over no Discrete space.
     """
+
+    can_branch = True
 
     def __init__(
         self,
@@ -28,6 +36,8 @@ class TorchEnvironment(AbstractEnvironment):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        if dynamics.accepts_weights and not isinstance(dynamics.action_space, gym.spaces.Discrete):
+            raise TypeError(f"{type(dynamics).__name__} accepts weights: its action space must be Discrete.")
         if dynamics.terminates and type(dynamics).terminal is AbstractDynamics.terminal:
             raise TypeError(f"{type(dynamics).__name__} defines no `terminal`: add it, or set `terminates = False`.")
         self.dynamics = dynamics
@@ -38,6 +48,8 @@ class TorchEnvironment(AbstractEnvironment):
         self.max_episode_steps = dynamics.max_episode_steps
         self.reward_threshold = dynamics.reward_threshold
         self.differentiable = dynamics.differentiable
+        self.discontinuities = dynamics.discontinuities
+        self.accepts_weights = dynamics.accepts_weights
         self._device = torch.device(device)
         self._dtype = dtype
         self._seed = 0
@@ -51,6 +63,8 @@ class TorchEnvironment(AbstractEnvironment):
         return self.dynamics.observation(self._state)
 
     def step(self, actions: Tensor) -> Step:
+        if self.accepts_weights:
+            actions = self._as_weights(actions)
         state = self._state
         following = self.dynamics.transition(state, actions)
         self._steps += 1
@@ -67,6 +81,21 @@ class TorchEnvironment(AbstractEnvironment):
             following = torch.where(terminated.unsqueeze(-1), self._start, following)
         self._state = following
         return step
+
+    def _as_weights(self, actions: Tensor) -> Tensor:
+        """Choices (N,) int64, p(1) (N,) or weights (N, K) -> weights (N, K)."""
+        space = self.action_space
+        assert isinstance(space, gym.spaces.Discrete)
+        if not actions.is_floating_point():
+            return torch.nn.functional.one_hot(actions - int(space.start), int(space.n)).to(self._dtype)
+        if actions.dim() == 1:
+            return torch.stack((1.0 - actions, actions), dim=-1)
+        return actions
+
+    def branch(self, rows: Tensor) -> "TorchEnvironment":
+        other = copy.copy(self)
+        vars(other).update(num_envs=len(rows), _state=self._state[rows], _start=self._start[rows])
+        return other
 
     def detach(self) -> None:
         self._state = self._state.detach()

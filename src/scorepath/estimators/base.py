@@ -6,9 +6,10 @@ steps, grad J ≈ 1/N Σ_n Σ_t A_t ∇ log π(a_t | o_t).
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from scorepath.baselines import AbstractBaseline
 from scorepath.envs import AbstractEnvironment
@@ -20,10 +21,19 @@ from scorepath.types import Episodes
 class AbstractEstimator(nn.Module, ABC):
     """How the gradient of the expected return is estimated: how episodes are gathered, and what is made of them.
 
-    A module, so that what an estimator keeps between updates (running statistics) is a buffer, and saved.
+    A module, so that what an estimator keeps between updates (running statistics) is a buffer, and saved. What it asks
+    of the other slots is declared here and checked in `compatibility.py`.
     """
 
-    needs_graph: ClassVar[bool]  # act by rsample() and differentiate through the environment
+    needs_graph: ClassVar[bool]  # differentiate through the environment
+    needs_rsample: ClassVar[bool] = False  # act by rsample()
+    needs_weights: ClassVar[bool] = False  # act by weights over the choices of a Discrete space
+    needs_branching: ClassVar[bool] = False  # copy the state of an environment
+    dists: ClassVar[tuple[type[Distribution], ...]] = ()  # of the head, without Independent; () is any
+    baselines: ClassVar[Literal["any", "value", "none"]] = "any"  # `value`: none, or a V(o) to bootstrap with
+    min_episodes: ClassVar[int] = 1  # of a batch
+    accept_discontinuities: bool = False  # run also where a derivative of one path misses jumps
+    remedy_for_discontinuities: ClassVar[str] = "accept the bias with estimator.accept_discontinuities=true"
     window: int | None = None  # env steps between optimizer steps; None is the whole episode
 
     @abstractmethod
@@ -41,9 +51,9 @@ class AbstractEstimator(nn.Module, ABC):
     def returns(self, episodes: Episodes, gamma: float, last_values: Tensor | None) -> Tensor:
         """The returns (T, N) that the baseline is subtracted from and fitted to."""
 
-    def weigh(self, episodes: Episodes, advantages: Tensor, gamma: float) -> Tensor:
-        """What the advantages (T, N) become before the loss, which is a mean over episodes: here is the place for all
-        that couples the episodes of a batch, such as a normalisation over it.
+    def weigh(self, policy: Policy, episodes: Episodes, advantages: Tensor, gamma: float) -> Tensor:
+        """What the advantages (T, N) become before the loss, (T, N, ...), which is a mean over episodes: here is the
+        place for all that couples the episodes of a batch, such as a normalisation over it.
         """
         return advantages
 
@@ -51,7 +61,10 @@ class AbstractEstimator(nn.Module, ABC):
     def forward(
         self, policy: Policy, episodes: Episodes, advantages: Tensor, gamma: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weighed advantages (T, N) -> (surrogate loss (), a mean over episodes; metrics)."""
+        """Weighed advantages (T, N, ...) -> (surrogate loss (), a mean over episodes; metrics)."""
+
+    def observe(self, episodes: Episodes, returns: Tensor) -> None:
+        """Takes a batch and its returns (T, N) into what is kept between updates, after its gradient was used."""
 
 
 class Surrogate(NamedTuple):
@@ -60,7 +73,7 @@ class Surrogate(NamedTuple):
     loss: Tensor  # (); its gradient is the estimate of -∇J, its value nothing in particular
     metrics: dict[str, Tensor]
     advantages: Tensor  # (T, N), as the baseline left them
-    weights: Tensor  # (T, N), as `weigh` made them
+    weights: Tensor  # (T, N, ...), as `weigh` made them
     returns: Tensor  # (T, N), which the baseline is fitted to
 
 
@@ -70,6 +83,6 @@ def surrogate_loss(
     """The three slots of a policy gradient put together, for training and for the proof of its gradient alike."""
     returns = estimator.returns(episodes, gamma, baseline.last_values(episodes))
     advantages = baseline.advantages(episodes, returns, gamma, policy)
-    weights = estimator.weigh(episodes, advantages, gamma)
+    weights = estimator.weigh(policy, episodes, advantages, gamma)
     loss, metrics = estimator(policy, episodes, weights, gamma)
     return Surrogate(loss, metrics, advantages, weights, returns)

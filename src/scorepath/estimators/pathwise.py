@@ -19,21 +19,23 @@ class Pathwise(AbstractEstimator):
 
     Args:
         window: env steps of a window; None is the whole episode, unbiased.
+        accept_discontinuities: run also where the environment jumps, which biases the estimate.
 
     Raises:
         ValueError: if window is below 1; at a call, if the rewards carry no graph.
     """
 
     needs_graph = True
+    needs_rsample = True
+    baselines = "value"
 
-    def __init__(self, window: int | None = 20) -> None:
+    def __init__(self, window: int | None = 20, accept_discontinuities: bool = False) -> None:
         super().__init__()
-        if window is not None and window < 1:
-            raise ValueError(f"window={window} must be at least 1, or null for whole episodes.")
-        self.window = window
+        self.window = checked_window(window)
+        self.accept_discontinuities = accept_discontinuities
 
     def bias(self, gamma: float) -> str | None:
-        return None if self.window is None else "windows are cut, and every one starts at gamma^0"
+        return window_bias(self.window)
 
     def returns(self, episodes: Episodes, gamma: float, last_values: Tensor | None) -> Tensor:
         return reward_to_go(episodes.rewards, episodes.is_last, gamma, last_values)
@@ -41,13 +43,45 @@ class Pathwise(AbstractEstimator):
     def forward(
         self, policy: Policy, episodes: Episodes, advantages: Tensor, gamma: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        if not episodes.rewards.requires_grad:
-            raise ValueError(
-                "The pathwise derivative needs rewards with a graph: roll out with rsample() in a differentiable "
-                "environment, and do not detach."
-            )
-        # The first row's return is the window's objective; a baseline of the first observation is a constant in it.
-        loss = -advantages[0].mean()
-        with torch.no_grad():
-            entropy = policy.head.entropy(policy(episodes.observations[episodes.valid])).mean()
-        return loss, {"train/entropy": entropy}
+        return first_return_loss(policy, episodes, advantages)
+
+
+def checked_window(window: int | None) -> int | None:
+    """The window, refused by ValueError below 1."""
+    if window is not None and window < 1:
+        raise ValueError(f"window={window} must be at least 1, or null for whole episodes.")
+    return window
+
+
+def window_bias(window: int | None) -> str | None:
+    """Why windows are biased, in a few words; None for whole episodes."""
+    return None if window is None else "windows are cut, and every one starts at gamma^0"
+
+
+def first_return_loss(policy: Policy, episodes: Episodes, advantages: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Minus the mean of what the first row's returns are, differentiable through the environment; and the entropy.
+
+    Args:
+        advantages: (T, N); the first row's return is the window's objective, and a baseline of the first observation is
+            a constant in it.
+
+    Raises:
+        ValueError: if the rewards carry no graph.
+    """
+    require_graph(episodes)
+    return -advantages[0].mean(), {"train/entropy": entropy(policy, episodes)}
+
+
+def require_graph(episodes: Episodes) -> None:
+    """Raises ValueError if the rewards carry no graph."""
+    if not episodes.rewards.requires_grad:
+        raise ValueError(
+            "The pathwise derivative needs rewards with a graph: roll out with rsample() in a differentiable "
+            "environment, and do not detach."
+        )
+
+
+@torch.no_grad()
+def entropy(policy: Policy, episodes: Episodes) -> Tensor:
+    """Mean entropy of the policy over the valid steps, ()."""
+    return policy.head.entropy(policy(episodes.observations[episodes.valid])).mean()

@@ -36,6 +36,7 @@ _SUMMARY = (
     "eval_episodes",
     "solved_at_env_steps",
     "weights_sha256",
+    "gradient_bias",
     "versions",
 )
 _OBJECTIVES = (
@@ -110,7 +111,7 @@ def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float |
     from scorepath.build import make_module  # noqa: PLC0415
 
     names = HydraConfig.get().runtime.choices
-    module = make_module(cfg, names)
+    module, summary["gradient_bias"] = make_module(cfg, names)
 
     from scorepath.jobs.finish import final_evaluation, finish_dashboard, report  # noqa: PLC0415
     from scorepath.run.dashboard import show_config  # noqa: PLC0415
@@ -125,6 +126,8 @@ def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float |
         if trainer.is_global_zero:
             _save_config(cfg, directory)
         show_config(trainer.loggers, OmegaConf.to_yaml(cfg), module.env_steps)
+        for label in summary["gradient_bias"]:
+            log.info("The gradient is biased: %s.", label)
         started, steps_before = time.perf_counter(), module.env_steps
         try:
             if not _is_finished(cfg, module, stopping):

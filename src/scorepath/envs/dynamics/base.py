@@ -22,6 +22,10 @@ class AbstractDynamics(ABC):
     original: str | None = None  # Gymnasium id of the environment this is the twin of; policies are evaluated on it
     terminates: bool = True  # False: `terminal` is never true, and need not be asked
     differentiable: bool = False  # rewards have useful gradients with respect to actions
+    # where reward or transition jump, in words: there a derivative of one path knows nothing of the jump
+    discontinuities: str | None = None
+    # reads an action of Discrete(K) as weights over the K choices, (N, K) floats that sum to 1, one-hot for a choice
+    accepts_weights: bool = False
 
     @abstractmethod
     def initial(self, generator: np.random.Generator, number: int) -> np.ndarray:

@@ -12,11 +12,19 @@ class Pendulum(AbstractDynamics):
     """Swing a pendulum up and hold it; state (angle, angular velocity) in rad and rad/s, action a torque in N m.
 
     Differentiable but for the clips of speed and torque and the wrap of the angle, whose gradients are those of the
-    branch taken.
+    branch taken; none of them is a jump of the reward.
+
+    Args:
+        torques: None for continuous torques, as Gymnasium's Pendulum-v1 has them; or a number K of torques from
+            -max_torque to max_torque in equal steps, of which an action chooses one. Weights over the K choices push
+            with the weighted mean of their torques.
+
+    Raises:
+        ValueError: for less than two torques.
     """
 
     name = "pendulum_torch"
-    original = "Pendulum-v1"
+    original: str | None = "Pendulum-v1"
     differentiable = True
     terminates = False
     max_episode_steps = 200
@@ -25,18 +33,33 @@ class Pendulum(AbstractDynamics):
     dt = 0.05
     gravity = 10.0
 
-    def __init__(self) -> None:
+    def __init__(self, torques: int | None = None) -> None:
+        if torques is not None and torques < 2:
+            raise ValueError(f"torques={torques} must be at least 2, or null for continuous torques.")
         high = np.array([1.0, 1.0, self.max_speed], dtype=np.float32)
         self.observation_space = gym.spaces.Box(-high, high)
-        self.action_space = gym.spaces.Box(-self.max_torque, self.max_torque, (1,), np.float32)
+        self.accepts_weights = torques is not None
+        self.action_space: gym.Space
+        if torques is None:
+            self.action_space = gym.spaces.Box(-self.max_torque, self.max_torque, (1,), np.float32)
+        else:
+            self.name = f"pendulum_discrete_torch (torques={torques})"
+            self.original = None  # Gymnasium's takes no choices
+            self.action_space = gym.spaces.Discrete(torques)
+            self._torques = torch.linspace(-self.max_torque, self.max_torque, torques, dtype=torch.float64)
 
     def initial(self, generator: np.random.Generator, number: int) -> np.ndarray:
         high = np.array([np.pi, 1.0])
         return generator.uniform(-high, high, size=(number, 2))
 
+    def _torque(self, action: Tensor) -> Tensor:
+        """A torque (N, 1), or weights (N, K) -> torques (N,) within the limits."""
+        torque = action @ self._torques.to(action) if self.accepts_weights else action.squeeze(-1)
+        return torque.clamp(-self.max_torque, self.max_torque)
+
     def transition(self, state: Tensor, action: Tensor) -> Tensor:
         angle, velocity = state.unbind(-1)
-        torque = action.squeeze(-1).clamp(-self.max_torque, self.max_torque)
+        torque = self._torque(action)
         # 3g/2l and 3/ml² for unit mass and length
         velocity = velocity + (1.5 * self.gravity * angle.sin() + 3.0 * torque) * self.dt
         velocity = velocity.clamp(-self.max_speed, self.max_speed)
@@ -44,7 +67,7 @@ class Pendulum(AbstractDynamics):
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         angle, velocity = state.unbind(-1)
-        torque = action.squeeze(-1).clamp(-self.max_torque, self.max_torque)
+        torque = self._torque(action)
         wrapped = (angle + torch.pi) % (2 * torch.pi) - torch.pi
         return -(wrapped.square() + 0.1 * velocity.square() + 0.001 * torque.square())
 

@@ -1,0 +1,34 @@
+"""Gradients of each episode by itself."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+_AT_ONCE = 64  # rows of one backward pass, which holds as many copies of every intermediate gradient
+
+
+def per_episode_gradients(losses: Tensor, parameters: Iterable[Tensor]) -> Tensor:
+    """∇ of each of N losses, g_n = ∂ losses_n / ∂ parameters, in batched backward passes. The graph is kept.
+
+    One pass over the graph of all N for each: N² in all, since the graph does not show that episodes are independent.
+
+    Args:
+        losses: (N,), with a graph.
+        parameters: with P entries in all, in the order of the columns.
+
+    Returns:
+        (N, P); zero for parameters that the losses do not depend on.
+    """
+    chosen = list(parameters)
+    tables = []
+    for rows in torch.eye(len(losses), dtype=losses.dtype, device=losses.device).split(_AT_ONCE):
+        gradients = torch.autograd.grad(
+            losses, chosen, rows, retain_graph=True, is_grads_batched=True, allow_unused=True
+        )
+        parts = (
+            rows.new_zeros(len(rows), parameter.numel()) if gradient is None else gradient.reshape(len(rows), -1)
+            for parameter, gradient in zip(chosen, gradients, strict=True)
+        )
+        tables.append(torch.cat(list(parts), dim=1))
+    return torch.cat(tables)

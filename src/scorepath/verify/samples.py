@@ -1,0 +1,151 @@
+"""Gradients as training computes them: real rollouts, the real surrogate loss, autograd."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from scorepath.baselines import AbstractBaseline
+from scorepath.envs import AbstractEnvironment
+from scorepath.estimators import AbstractEstimator, surrogate_loss
+from scorepath.policy import Policy
+from scorepath.seeding import Stream, derive_seed, seed_torch
+from scorepath.types import Episodes
+from scorepath.verify.problem import AbstractProblem, LastValue, flatten, parameters_of
+
+_STEPS = 200_000  # of one rollout that is cut into batches: enough to be fast, little enough to stay in the cache
+
+
+def gradient_samples(
+    problem: AbstractProblem,
+    policy: Policy,
+    estimator: AbstractEstimator,
+    baseline: AbstractBaseline,
+    *,
+    gamma: float,
+    batches: int,
+    episodes: int,
+    seed: int = 0,
+) -> Tensor:
+    """Estimates of +∇J from independent batches, (K, P) float64; policy, estimator and baseline stay as they are.
+
+    An estimator that plays plain episodes without a graph gets its batches from one long rollout, split by columns;
+    any other a rollout for each. The gradients of several windows of one batch are added up.
+
+    Args:
+        problem: gives the environment.
+        policy: in float64.
+        estimator: as configured.
+        baseline: as fitted so far; it does not learn here, so that the batches stay independent.
+        gamma: discount.
+        batches: K.
+        episodes: of each batch, N.
+        seed: of all streams.
+    """
+    estimator, baseline = copy.deepcopy(estimator), copy.deepcopy(baseline)
+    parameters = parameters_of(policy)
+    samples = []
+    for windows in _batches(problem, policy, estimator, baseline, gamma, batches, episodes, seed):
+        total = torch.zeros(sum(parameter.numel() for parameter in parameters), dtype=torch.float64)
+        for window in windows:
+            loss = surrogate_loss(estimator, baseline, policy, window, gamma).loss
+            if loss.requires_grad:  # a last window may hold no step that still counts
+                total -= flatten(torch.autograd.grad(loss, parameters, allow_unused=True), parameters)
+        samples.append(total)
+    return torch.stack(samples)
+
+
+def _batches(
+    problem: AbstractProblem,
+    policy: Policy,
+    estimator: AbstractEstimator,
+    baseline: AbstractBaseline,
+    gamma: float,
+    batches: int,
+    episodes: int,
+    seed: int,
+) -> Iterator[Iterator[Episodes]]:
+    """The windows of each batch."""
+    plain = type(estimator).collect is AbstractEstimator.collect
+    splits = plain and not estimator.needs_graph and estimator.window is None
+    together = max(1, _STEPS // (episodes * problem.dynamics.max_episode_steps)) if splits else 1
+    together = min(together, batches)
+    env = problem.env(together * episodes)
+    for number, first in enumerate(range(0, batches, together)):
+        windows = _play(env, policy, estimator, baseline, gamma, seed, number)
+        if not splits:
+            yield windows
+            continue
+        (played,) = windows
+        for index in range(min(together, batches - first)):
+            yield iter([played.select(slice(index * episodes, (index + 1) * episodes))])
+
+
+def _play(
+    env: AbstractEnvironment,
+    policy: Policy,
+    estimator: AbstractEstimator,
+    baseline: AbstractBaseline,
+    gamma: float,
+    seed: int,
+    index: int,
+) -> Iterator[Episodes]:
+    """The windows of one update's episodes, gathered as training does it."""
+    env_seed = derive_seed(seed, Stream.ENVIRONMENT, index=index)
+    seed_torch(seed, Stream.BASELINE, index=index)
+    greedy_returns = baseline.play(env, policy, env_seed, gamma)
+    seed_torch(seed, Stream.ACTION, index=index)
+    for episodes in estimator.collect(env, policy, env_seed):
+        yield replace(episodes, greedy_returns=greedy_returns)
+
+
+def warm_up(
+    problem: AbstractProblem,
+    policy: Policy,
+    estimator: AbstractEstimator,
+    baseline: AbstractBaseline,
+    *,
+    gamma: float,
+    updates: int,
+    episodes: int,
+    seed: int = 0,
+) -> None:
+    """Lets baseline and estimator learn, in place, from as many updates of the policy as it is: training at rate 0.
+
+    Nothing is played for those that keep nothing between updates.
+    """
+    fits = type(baseline).fit is not AbstractBaseline.fit
+    if not fits and type(estimator).observe is AbstractEstimator.observe:
+        return
+    optimizer = baseline.make_optimizer()
+    env = problem.env(episodes)
+    own_seed = derive_seed(seed, Stream.DIAGNOSTICS, index=1)
+    for index in range(updates):
+        for window in _play(env, policy, estimator, baseline, gamma, own_seed, index):
+            surrogate = surrogate_loss(estimator, baseline, policy, window, gamma)
+            baseline.fit(window, surrogate.returns, optimizer)
+            estimator.observe(window, surrogate.returns)
+
+
+def last_value(baseline: AbstractBaseline) -> LastValue | None:
+    """V(o) as the baseline bootstraps truncated episodes with it, None if it does not."""
+
+    def value(observations: Tensor) -> Tensor:
+        number = len(observations)
+        none = torch.zeros(number, dtype=torch.bool)
+        cut = Episodes(
+            observations=observations.unsqueeze(0),
+            actions=torch.zeros(1, number),
+            rewards=torch.zeros(1, number, dtype=observations.dtype),
+            valid=~none.unsqueeze(0),
+            terminated=none,
+            truncated=~none,
+            last_observations=observations,
+        )
+        values = baseline.last_values(cut)
+        assert values is not None
+        return values.detach()
+
+    return value if type(baseline).last_values is not AbstractBaseline.last_values else None

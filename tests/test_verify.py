@@ -1,0 +1,368 @@
+"""Gradients as training computes them, against the exact ones: real rollouts, the real surrogate loss, autograd.
+
+Every check is one Hotelling T² test at level 1e-6 with a fixed seed. This file makes fewer than 100 of them, so that
+its false-alarm rate is below 1e-4; `test_the_suite_s_false_alarm_rate` counts.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import scipy.stats
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from scorepath.baselines import AbstractBaseline, BatchMean, NoBaseline, TimeMean, Value
+from scorepath.distributions import Bernoulli, Categorical, Normal
+from scorepath.envs.dynamics import (
+    LQR,
+    BallWithWall,
+    Bell,
+    Cosine,
+    Heaviside,
+    Quadratic,
+    bandit,
+    random_mdp,
+    time_limit,
+)
+from scorepath.estimators import AbstractEstimator, Pathwise, ScoreFunction, surrogate_loss
+from scorepath.policy import MLP, Policy
+from scorepath.seeding import Stream, derive_seed, seed_torch
+from scorepath.verify import (
+    LQRProblem,
+    MixedProblem,
+    OneStepProblem,
+    TabularProblem,
+    batches_needed,
+    bias_labels,
+    check,
+    gradient_samples,
+    hotelling,
+    warm_up,
+)
+from scorepath.verify.problem import AbstractProblem, flatten, parameters_of
+from scorepath.verify.samples import last_value
+
+ALPHA = 1e-6
+
+REWARD_TO_GO = ScoreFunction("reward_to_go", "none", discount_steps=True)
+TOTAL_RETURN = ScoreFunction("total_return", "none")
+PATHWISE = Pathwise(window=None)
+
+
+def make_policy(problem, head=None, seed=0, **kwargs):
+    env = problem.env(1)
+    if head is None:
+        head = Categorical if isinstance(env.action_space, spaces.Discrete) else Normal
+    size = env.observation_space.shape[0]
+    policy = Policy(MLP(size, []), head(env.action_space, size, **kwargs)).double()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.normal_(0.0, 0.4, generator=generator)
+    return policy
+
+
+def make_value(problem):
+    torch.manual_seed(0)
+    shape = problem.env(1).observation_space.shape
+    return Value(shape, lambda parameters: torch.optim.Adam(parameters, 0.01), (16,), gradient_steps=5).double()
+
+
+MDP = TabularProblem(random_mdp(4, 3, 6, terminal_states=1, seed=0))
+ENDLESS = TabularProblem(random_mdp(5, 2, 4, terminal_states=0, seed=1))
+SPARSE = TabularProblem(random_mdp(6, 4, 5, terminal_states=2, zero_rewards=0.7, seed=2))
+BANDIT = TabularProblem(bandit((1.0, 3.0)))
+LIMIT = TabularProblem(time_limit(8))
+REGULATOR = LQRProblem(LQR(dim=1, horizon=5, dt=0.3))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One check of something that calls itself unbiased."""
+
+    name: str
+    problem: AbstractProblem
+    estimator: AbstractEstimator
+    baseline: Any = NoBaseline
+    gamma: float = 0.9
+    head: Any = None
+    episodes: int = 256  # N
+    batches: int = 400  # K
+
+
+CASES = [
+    Case("mdp-reward_to_go", MDP, REWARD_TO_GO),
+    Case("mdp-total_return", MDP, TOTAL_RETURN),
+    Case("mdp-gamma_1", MDP, ScoreFunction("reward_to_go", "none"), gamma=1.0),
+    Case("mdp-gamma_0", MDP, REWARD_TO_GO, gamma=0.0),
+    Case("mdp-time_mean", MDP, REWARD_TO_GO, TimeMean, episodes=16, batches=3000),
+    Case("endless-reward_to_go", ENDLESS, REWARD_TO_GO),
+    Case("endless-total_return", ENDLESS, TOTAL_RETURN, TimeMean),
+    Case("endless-bernoulli", ENDLESS, REWARD_TO_GO, head=Bernoulli),
+    Case("endless-value", ENDLESS, REWARD_TO_GO, make_value),
+    Case("sparse-reward_to_go", SPARSE, REWARD_TO_GO),
+    Case("sparse-value", SPARSE, REWARD_TO_GO, make_value),
+    Case("bandit-none", BANDIT, REWARD_TO_GO, head=Bernoulli),
+    Case("bandit-time_mean", BANDIT, REWARD_TO_GO, TimeMean, head=Bernoulli, episodes=4, batches=4000),
+    Case("arms-categorical", TabularProblem(bandit((1.0, -2.0, 0.0, 0.5))), REWARD_TO_GO),
+    Case("time_limit-value", LIMIT, REWARD_TO_GO, make_value),
+    Case("time_limit-none", LIMIT, TOTAL_RETURN, episodes=1024),
+    Case("quadratic-score", OneStepProblem(Quadratic(3.0)), REWARD_TO_GO),
+    Case("quadratic-pathwise", OneStepProblem(Quadratic(3.0)), PATHWISE),
+    Case("bell-score", OneStepProblem(Bell(1.0)), REWARD_TO_GO, TimeMean),
+    Case("bell-pathwise", OneStepProblem(Bell(1.0)), PATHWISE),
+    Case("cosine-score", OneStepProblem(Cosine(1.0, bound=1.5)), REWARD_TO_GO),
+    Case("cosine-pathwise", OneStepProblem(Cosine(1.0, bound=1.5)), PATHWISE),
+    Case("heaviside-score", OneStepProblem(Heaviside(0.1)), REWARD_TO_GO),
+    Case("ball_with_wall-score", OneStepProblem(BallWithWall()), REWARD_TO_GO),
+    Case("lqr-score", REGULATOR, REWARD_TO_GO, TimeMean),
+    Case("lqr-pathwise", REGULATOR, PATHWISE),
+    Case("mixed-score", MixedProblem(), REWARD_TO_GO),
+    Case("mixed-total_return", MixedProblem(), TOTAL_RETURN, TimeMean),
+]
+
+
+def run(case, **kwargs):
+    baseline = case.baseline(case.problem) if case.baseline is make_value else case.baseline()
+    settings = {"gamma": case.gamma, "episodes": case.episodes, "batches": case.batches, **kwargs}
+    return check(case.problem, make_policy(case.problem, case.head), case.estimator, baseline, **settings)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_mean_gradient_is_the_exact_one(case):
+    """And the check would have seen a bias of 10 %, of most of them of 5 %."""
+    report = run(case)
+    assert not report.is_flagged, report
+    assert report.passed
+    assert report.detectable < 0.1
+    assert report.cosine > 0.99
+
+
+def test_the_suite_s_false_alarm_rate():
+    """28 checks here, 4 and 3 tests below, each at 1e-6."""
+    assert (len(CASES) + 7) * ALPHA <= 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_mean_gradient_is_the_exact_one_to_one_percent(case):
+    """With as many batches as a power of .99 at a bias of 1 % takes, and other seeds than above."""
+    report = run(case, batches=None, max_batches=200_000, max_env_steps=10**9, seed=1)
+    assert not report.is_flagged, report
+    assert report.detectable < 0.012  # the pilot's covariance is an estimate
+
+
+# ------------------------------------------------------------------ what calls itself biased, and is
+
+
+@pytest.mark.parametrize(
+    ("problem", "estimator", "baseline", "batches", "label"),
+    [
+        (MDP, ScoreFunction(), NoBaseline(), 500, "divided by a standard deviation"),
+        (MDP, ScoreFunction("reward_to_go", "none"), NoBaseline(), 500, "not weighed by gamma"),
+        (BANDIT, REWARD_TO_GO, BatchMean(), 2000, "contains the sample itself"),
+        (OneStepProblem(Heaviside(0.1)), PATHWISE, NoBaseline(), 50, "the reward jumps at x = 0"),
+        (OneStepProblem(BallWithWall()), PATHWISE, NoBaseline(), 2000, "just clears the wall"),
+        (MixedProblem(), PATHWISE, NoBaseline(), 300, "the odds of a coin"),
+        (REGULATOR, Pathwise(window=2), NoBaseline(), 300, "windows are cut"),
+    ],
+    ids=["whitened", "undiscounted", "own_mean", "heaviside", "ball_with_wall", "mixed", "windows"],
+)
+def test_a_biased_estimator_is_flagged_and_passes_by_its_label(problem, estimator, baseline, batches, label):
+    report = check(problem, make_policy(problem), estimator, baseline, gamma=0.9, episodes=16, batches=batches)
+    assert report.is_flagged, report
+    assert any(label in text for text in report.labels)
+    assert report.passed
+
+
+def test_the_pathwise_derivative_of_a_step_is_zero_without_variance():
+    problem = OneStepProblem(Heaviside(0.0))
+    report = check(problem, make_policy(problem), PATHWISE, NoBaseline(), episodes=16, batches=20)
+    assert float(report.mean.abs().max()) == 0.0
+    assert report.variance == 0.0
+    assert report.test.p_value == 0.0
+
+
+# ------------------------------------------------------------------ the check itself
+
+
+def test_a_batch_of_a_long_rollout_is_a_batch_of_its_own():
+    """Splitting a rollout gives what the surrogate loss of an update gives, and as many batches as were asked for."""
+    policy, settings = make_policy(MDP), {"gamma": 0.9, "episodes": 8, "seed": 3}
+    together = gradient_samples(MDP, policy, REWARD_TO_GO, TimeMean(), batches=5, **settings)
+    assert together.shape == (5, 15)
+    env_seed = derive_seed(3, Stream.ENVIRONMENT)
+    seed_torch(3, Stream.ACTION)
+    (episodes,) = REWARD_TO_GO.collect(MDP.env(40), policy, env_seed)
+    for index in range(5):
+        part = episodes.select(slice(8 * index, 8 * index + 8))
+        loss = surrogate_loss(REWARD_TO_GO, TimeMean(), policy, part, 0.9).loss
+        expected = -flatten(torch.autograd.grad(loss, parameters_of(policy)), parameters_of(policy))
+        torch.testing.assert_close(together[index], expected)
+
+
+def test_same_seed_same_samples_and_nothing_is_changed():
+    policy = make_policy(LIMIT)
+    value = make_value(LIMIT)
+    before = [parameter.clone() for parameter in [*policy.parameters(), *value.parameters()]]
+    settings = {"gamma": 0.9, "episodes": 4, "batches": 6}
+    first, again, other = (gradient_samples(LIMIT, policy, REWARD_TO_GO, value, seed=s, **settings) for s in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert all(torch.equal(*pair) for pair in zip(before, [*policy.parameters(), *value.parameters()], strict=True))
+    assert all(parameter.grad is None for parameter in policy.parameters())
+
+
+def test_windows_of_one_batch_are_added_up():
+    """With gamma = 1 and nothing but rewards of the action, cut windows lose nothing."""
+    problem = OneStepProblem(Quadratic(3.0))
+    policy, settings = make_policy(problem), {"gamma": 1.0, "episodes": 4, "batches": 3}
+    whole = gradient_samples(problem, policy, PATHWISE, NoBaseline(), **settings)
+    torch.testing.assert_close(gradient_samples(problem, policy, Pathwise(window=1), NoBaseline(), **settings), whole)
+
+
+def test_warming_up_teaches_a_value_network_what_a_time_limit_cuts_off():
+    """With its own predictions as bootstrap it learns 1 / (1 - γ) = 5, within 2 %; without, it would learn
+    less at every step, (1 - .8^4) 5 = 2.95 at the first."""
+    problem = TabularProblem(time_limit(4, risk=0.0))
+    value = make_value(problem)
+    warm_up(problem, make_policy(problem), REWARD_TO_GO, value, gamma=0.8, updates=300, episodes=4)
+    alive = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    assert float(value.value(alive).detach()) == pytest.approx(5.0, rel=0.02)
+
+
+def test_the_exact_side_bootstraps_with_the_same_values():
+    value, observations = make_value(LIMIT), torch.eye(2, dtype=torch.float64)
+    torch.testing.assert_close(last_value(value)(observations), value.value(observations).detach())
+    assert last_value(TimeMean()) is None
+
+
+def test_labels_are_of_all_three_slots():
+    env = OneStepProblem(Heaviside()).env(1)
+    labels = bias_labels(Pathwise(window=3), BatchMean(), env, 0.9)
+    assert len(labels) == 3
+    assert bias_labels(REWARD_TO_GO, TimeMean(), env, 0.9) == ()
+
+
+def test_a_report_in_words():
+    report = check(BANDIT, make_policy(BANDIT, Bernoulli), REWARD_TO_GO, NoBaseline(), episodes=64, batches=50)
+    text = str(report)
+    assert report.names == ("head.logits.weight[0, 0]", "head.logits.weight[0, 1]", "head.logits.bias[0]")
+    for words in ("50 of 64 episodes", "label      unbiased", "no bias found", "head.logits.bias[0]", "SNR", "cosine"):
+        assert words in text
+    assert report.z_scores[1] == 0.0  # the weight of the end, which no policy acts in
+
+
+def test_an_entry_that_is_wrong_without_variance_has_an_infinite_z_score():
+    problem = OneStepProblem(Heaviside(0.0))
+    policy = make_policy(problem)
+    report = check(problem, policy, PATHWISE, NoBaseline(), episodes=4, batches=5)
+    assert report.z_scores.abs().max() == math.inf
+
+
+# ------------------------------------------------------------------ calibration and power, of real gradients
+
+
+@pytest.mark.parametrize(
+    ("problem", "estimator", "baseline"),
+    [
+        pytest.param(BANDIT, REWARD_TO_GO, TimeMean(), id="bandit"),
+        pytest.param(MDP, REWARD_TO_GO, NoBaseline(), id="mdp"),
+        pytest.param(REGULATOR, PATHWISE, NoBaseline(), id="lqr", marks=pytest.mark.slow),
+    ],
+)
+def test_p_values_of_real_gradients_are_uniform(problem, estimator, baseline):
+    """Kolmogorov-Smirnov over 150 checks of 40 batches of 32 episodes."""
+    policy = make_policy(problem)
+    samples = gradient_samples(problem, policy, estimator, baseline, gamma=0.9, batches=150 * 40, episodes=32)
+    exact = problem.exact_gradient(policy, 0.9)
+    values = [hotelling(part, exact).p_value for part in samples.split(40)]
+    assert scipy.stats.kstest(values, "uniform").pvalue > ALPHA
+
+
+class Scaled(AbstractEstimator):
+    """REINFORCE, its gradient too long by a factor, and not saying so."""
+
+    needs_graph = False
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def bias(self, gamma):
+        return None
+
+    def returns(self, episodes, gamma, last_values):
+        return REWARD_TO_GO.returns(episodes, gamma, last_values)
+
+    def weigh(self, policy, episodes, advantages, gamma):
+        return REWARD_TO_GO.weigh(policy, episodes, advantages, gamma)
+
+    def forward(self, policy, episodes, advantages, gamma):
+        loss, metrics = REWARD_TO_GO(policy, episodes, advantages, gamma)
+        return self.factor * loss, metrics
+
+
+@pytest.mark.parametrize("factor", [1.01, 0.99])
+def test_a_bias_of_one_percent_is_flagged(factor):
+    """By the number of batches that the pilot asks for, whose power is .99."""
+    report = check(BANDIT, make_policy(BANDIT), Scaled(factor), TimeMean(), episodes=2000, gamma=1.0)
+    assert report.detectable < 0.012
+    assert report.is_flagged
+    assert not report.passed
+
+
+@pytest.mark.slow
+def test_a_bias_of_one_percent_is_flagged_as_often_as_the_noncentral_f_says():
+    """100 checks, each of as many batches as have power .99: at least 93 flag it, but for one run in 10^4; and none of
+    100 flags the unscaled gradient, but for one in 10^4."""
+    policy, baseline = make_policy(BANDIT), TimeMean()
+    exact = BANDIT.exact_gradient(policy, 1.0)
+    settings = {"gamma": 1.0, "episodes": 4000}
+    pilot = gradient_samples(BANDIT, policy, REWARD_TO_GO, baseline, batches=1000, seed=1, **settings)
+    needed = batches_needed(pilot, exact, bias=0.01, wanted=0.99, alpha=ALPHA)
+    samples = gradient_samples(BANDIT, policy, Scaled(1.01), baseline, batches=100 * needed, **settings)
+    flagged = sum(hotelling(part, exact).p_value < ALPHA for part in samples.split(needed))
+    false_alarms = sum(hotelling(part / 1.01, exact).p_value < ALPHA for part in samples.split(needed))
+    assert flagged >= 93
+    assert false_alarms == 0
+
+
+# ------------------------------------------------------------------ a user's own
+
+
+class Doubled(AbstractBaseline):
+    """Adds what it should subtract: harmless to the mean, for it does not know the action."""
+
+    def forward(self, episodes, returns, policy):
+        return -3.0 * torch.ones_like(returns)
+
+
+class OwnMean(AbstractBaseline):
+    """The mean of the batch's returns, the sample itself among them, and not saying so."""
+
+    def forward(self, episodes, returns, policy):
+        return returns.mean(dim=1, keepdim=True).expand_as(returns)
+
+
+def test_a_baseline_of_ones_own_is_judged_by_what_it_does():
+    policy = make_policy(BANDIT)
+    assert check(BANDIT, policy, REWARD_TO_GO, Doubled(), episodes=64, batches=300).passed
+    assert not check(BANDIT, policy, REWARD_TO_GO, OwnMean(), episodes=4, batches=800).passed
+
+
+def test_a_policy_with_a_hidden_layer_is_tested_in_a_subspace():
+    """More parameters than batches: p-values are of fixed directions, the exact gradient's among them."""
+    env = MDP.env(1)
+    torch.manual_seed(0)
+    torso = MLP(4, [20])
+    policy = Policy(torso, Categorical(env.action_space, 20)).double()
+    nn.init.normal_(policy.head.logits.weight, std=0.5)
+    settings = {"gamma": 0.9, "episodes": 128, "batches": 100}
+    right = check(MDP, policy, REWARD_TO_GO, NoBaseline(), **settings)
+    assert len(right.exact) > 100
+    assert not right.is_flagged
+    assert check(MDP, policy, Scaled(1.3), NoBaseline(), **settings).is_flagged
