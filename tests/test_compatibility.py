@@ -152,6 +152,17 @@ def test_pathwise_gains_nothing_from_a_baseline_that_has_no_value(option):
         check_estimator({**names, "baseline": remedy[9:]}, env, head, Pathwise(), baseline(remedy[9:]))
 
 
+@pytest.mark.parametrize("option", ["value", "gae"])
+def test_whole_returns_are_not_what_a_value_network_is_fitted_to(option):
+    env = TorchEnvironment(Pendulum(), 1)
+    names = {**NAMES, "env": "pendulum_torch", "dist": "normal", "estimator": "score_function", "baseline": option}
+    whole = ScoreFunction(credit="total_return")
+    message = refused(names, env, Normal(env.action_space, 3), whole, baseline(option))
+    assert f"baseline={option} is fitted to what follows a step" in message
+    check_estimator(names, env, Normal(env.action_space, 3), ScoreFunction(), baseline(option))
+    check_estimator(names, env, Normal(env.action_space, 3), whole, baseline("leave_one_out"))
+
+
 @pytest.mark.parametrize("option", BASELINES)
 @pytest.mark.parametrize("make", [lambda: GymnasiumEnvironment("CartPole-v1", 1), lambda: TorchEnvironment(LQR(), 1)])
 def test_the_score_function_works_with_everything(make, option):

@@ -12,7 +12,7 @@ from scorepath.baselines import AbstractBaseline, NoBaseline
 from scorepath.distributions import AbstractHead, Bernoulli, Categorical, Normal
 from scorepath.envs import AbstractEnvironment
 from scorepath.errors import ConfigError
-from scorepath.estimators import AbstractEstimator
+from scorepath.estimators import AbstractEstimator, ScoreFunction
 from scorepath.estimators.weak_derivatives import base_distribution
 
 
@@ -134,6 +134,11 @@ def check_estimator(
             estimator.baselines == "value" and not (baseline.predicts_values or isinstance(baseline, NoBaseline)),
             f"gains nothing from baseline={names['baseline']}, whose gradient is zero",
             "use baseline=value, which bootstraps the end of each window, or baseline=none",
+        ),
+        (
+            isinstance(estimator, ScoreFunction) and estimator.credit == "total_return" and baseline.predicts_values,
+            f"weighs actions with whole returns, but baseline={names['baseline']} is fitted to what follows a step",
+            "use estimator.credit=reward_to_go, or baseline=leave_one_out",
         ),
     )
     for refused, reason, remedy in table:
