@@ -90,13 +90,20 @@ def check_gradient(folder: Path, *overrides: str) -> Outcome:
     return _run_here("check_gradient", folder, ".", *overrides)
 
 
+def compare(folder: Path, *overrides: str) -> Outcome:
+    """scripts/compare_estimators.py in this process."""
+    return _run_here("compare_estimators", folder, ".", *overrides)
+
+
 def _job(config: str) -> Callable[[Any], Any]:
     from scorepath.jobs.check_gradient import check_gradient as check_gradient_job
+    from scorepath.jobs.compare_estimators import compare_estimators as compare_job
     from scorepath.jobs.evaluate import evaluate as evaluate_job
     from scorepath.jobs.plot import plot as plot_job
     from scorepath.jobs.train import train as train_job
 
     jobs = {"train": train_job, "eval": evaluate_job, "plot": plot_job, "check_gradient": check_gradient_job}
+    jobs |= {"compare_estimators": compare_job}
     return jobs[config]
 
 

@@ -1,6 +1,6 @@
 """scripts/check_gradient.py: its report, its exit codes, and a user's own problem, estimator and distribution.
 
-In-process but for one; each check's false-alarm rate is 1e-6, with fixed seeds.
+In-process but for one; each check's false-alarm rate is 1e-6, of the slow ones 1e-7, with fixed seeds.
 """
 
 import sys
@@ -103,7 +103,7 @@ def own(tmp_path, monkeypatch):
     sys.modules.pop("my_own_slots", None)
 
 
-OWN_CUBIC = ("--config-dir", "my_conf", "problem=cubic", "dist=normal", "dist.mean=unbounded", *FEW)
+OWN_CUBIC = ("--config-dir", "my_conf", "problem=cubic", "dist=normal", *FEW)
 
 
 def test_a_problem_of_one_s_own_is_one_class_and_one_yaml(own):
@@ -141,7 +141,7 @@ def test_a_class_by_its_target_alone(own):
 
 
 def test_a_process_of_its_own(tmp_path):
-    process = start("check_gradient", tmp_path, "problem=heaviside", *UNBIASED, *FEW)
+    process = start("check_gradient", tmp_path, "problem=heaviside", "dist.initial_std=0.1", *UNBIASED, *FEW)
     outcome = finish(process, tmp_path)
     assert outcome.code == 0, outcome.err
     assert "3.98942" in outcome.out
@@ -173,7 +173,7 @@ def test_what_cannot_work_is_refused_in_one_sentence(tmp_path, overrides, code, 
 @pytest.mark.slow
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_every_problem(tmp_path, problem):
-    outcome = check_gradient(tmp_path, f"problem={problem}", *UNBIASED, "max_batches=2000")
+    outcome = check_gradient(tmp_path, f"problem={problem}", *UNBIASED, "alpha=1e-7", "max_batches=2000")
     assert outcome.code == 0, outcome.err
     assert "no bias found" in outcome.out
 
@@ -195,7 +195,9 @@ WHERE = {
 def test_every_estimator_s_label_holds(tmp_path, estimator):
     where = WHERE.get(estimator, "random_mdp")
     baseline = () if where == "random_mdp" else ("baseline=none",)
-    outcome = check_gradient(tmp_path, f"estimator={estimator}", f"problem={where}", *baseline, "max_batches=1000")
+    outcome = check_gradient(
+        tmp_path, f"estimator={estimator}", f"problem={where}", *baseline, "alpha=1e-7", "max_batches=1000"
+    )
     assert outcome.code == 0, outcome.err
 
 
@@ -203,7 +205,9 @@ def test_every_estimator_s_label_holds(tmp_path, estimator):
 @pytest.mark.parametrize("baseline", options("baseline"))
 @pytest.mark.parametrize("problem", ["random_mdp", "time_limit"])
 def test_every_baseline_s_label_holds(tmp_path, baseline, problem):
-    outcome = check_gradient(tmp_path, f"problem={problem}", f"baseline={baseline}", *UNBIASED, "max_batches=3000")
+    outcome = check_gradient(
+        tmp_path, f"problem={problem}", f"baseline={baseline}", *UNBIASED, "alpha=1e-7", "max_batches=3000"
+    )
     assert outcome.code == 0, outcome.err
 
 
@@ -211,13 +215,12 @@ def test_every_baseline_s_label_holds(tmp_path, baseline, problem):
 @pytest.mark.parametrize("dist", options("dist"))
 def test_every_distribution_s_gradient(tmp_path, dist):
     """By the score function, on the first problem whose action space it takes."""
-    for problem in (
-        ("problem=bandit",),
-        ("problem=cosine", "problem.dynamics.bound=1.5", "~dist.mean", "~dist.initial_std"),
-    ):
+    for problem in (("problem=bandit",), ("problem=cosine", "problem.dynamics.bound=1.5"), ("problem=cosine",)):
         overrides = (*problem, f"dist={dist}", "estimator=score_function", "baseline=none", "policy.output_scale=1.0")
-        outcome = check_gradient(tmp_path, *overrides, *UNBIASED, "max_batches=2000")
+        outcome = check_gradient(tmp_path, *overrides, *UNBIASED, "alpha=1e-7", "max_batches=2000")
         if outcome.code != 2:
             break
+    else:
+        pytest.skip(f"no problem has its action space: {outcome.sentence}")
     assert outcome.code == 0, outcome.err
     assert "no bias found" in outcome.out

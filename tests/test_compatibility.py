@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scorepath.baselines import AbstractBaseline
-from scorepath.compatibility import check_batch, check_estimator, check_head, describe_space, gradient_bias
+from scorepath.compatibility import check_batch, check_estimator, check_head, describe_space
 from scorepath.distributions import Bernoulli, Categorical, Normal
 from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
 from scorepath.envs.dynamics import LQR, Pendulum
@@ -23,6 +23,7 @@ from scorepath.estimators import (
     Pathwise,
     ScoreFunction,
     StraightThrough,
+    gradient_bias,
     surrogate_loss,
 )
 from scorepath.policy import MLP, Policy
@@ -34,11 +35,22 @@ DISTS = MappingProxyType({case.option: case.head for case in cases.HEADS})
 DISCRETE = {"discrete", "discrete_1", "discrete_2", "discrete_2_start", "discrete_start"}
 MULTI_DISCRETE = {"multi_discrete", "multi_discrete_uneven", "multi_discrete_start", "multi_discrete_2d"}
 FLOAT_BOX = {name for name in cases.SPACES if name.startswith("box") and name != "box_integer"}
+BOUNDED_BOX = FLOAT_BOX - {"box_unbounded", "box_one_sided", "box_partly_bounded"}
 ACCEPTED = {
     "bernoulli": {"discrete_2", "discrete_2_start", "multi_binary", "multi_binary_2d"},
     "categorical": DISCRETE | MULTI_DISCRETE,
     "normal": FLOAT_BOX,
     "normal_rsample": FLOAT_BOX,
+    "laplace": FLOAT_BOX,
+    "student_t": FLOAT_BOX,
+    "multivariate_normal": FLOAT_BOX,
+    "low_rank_normal": FLOAT_BOX,
+    "mixture_normal": FLOAT_BOX,
+    "tanh_normal": BOUNDED_BOX,
+    "truncated_normal": BOUNDED_BOX,
+    "beta": BOUNDED_BOX,
+    "kumaraswamy": BOUNDED_BOX,
+    "von_mises": BOUNDED_BOX | {"box_unbounded"},
 }
 
 
@@ -178,7 +190,7 @@ ESTIMATORS = {option: (kind, kwargs) for option, kind, kwargs in reversed(cases.
 MIXED = {"alpha_order", "ddcg", "ivw_h"}
 PATHWISE = {"pathwise", "pathwise_episode"}
 RELAXED = {"straight_through", "gumbel_softmax"}
-EVERYWHERE, BY_BRANCHES = {"score_function"}, {"measure_valued"}
+EVERYWHERE, BY_BRANCHES = {"score_function", "score_function_unbiased"}, {"measure_valued"}
 # environment, head, the estimators that may run
 LEGAL = [
     (lambda: TorchEnvironment(LQR(horizon=4), 3), Normal, EVERYWHERE | BY_BRANCHES | PATHWISE | MIXED),
@@ -290,4 +302,4 @@ def test_every_label_is_a_few_words(option):
     kind, kwargs = ESTIMATORS[option]
     label = kind(**kwargs).bias(0.9)
     assert label is None or (0 < len(label) < 120 and "\n" not in label)
-    assert label or option in {"pathwise_episode", "measure_valued"}
+    assert label or option in {"score_function_unbiased", "pathwise_episode", "measure_valued"}

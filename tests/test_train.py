@@ -22,6 +22,7 @@ SMALL = ("max_env_steps=3000", "eval.every_env_steps=1000", "eval.episodes=4", "
 SUMMARY = {
     *("status", "seed", "env_steps", "updates", "episodes", "train_seconds", "total_seconds", "env_steps_per_second"),
     *("eval_return_mean", "eval_return_ci95", "eval_episodes", "solved_at_env_steps", "weights_sha256", "versions"),
+    "gradient_bias",
 }
 METRICS = {
     *("rollout/episode_return_mean", "rollout/episode_length_mean", "train/surrogate_loss", "train/entropy"),
@@ -81,6 +82,17 @@ def test_saved_config_is_the_config_that_ran(reference):
 
 def test_summary_has_the_keys_of_the_design_and_no_others(reference):
     assert set(reference.summary) == SUMMARY
+
+
+def test_a_biased_gradient_is_labelled(reference, tmp_path):
+    """In the summary, and in the log and on the terminal before the first update; an unbiased one is not."""
+    (label,) = reference.summary["gradient_bias"]
+    assert "advantages are divided by a standard deviation" in label
+    assert f"The gradient is biased: {label}." in (reference.directory / "train.log").read_text()
+    exact = ("estimator.normalize_returns=none", "estimator.discount_steps=true")
+    unbiased = succeed(train(tmp_path, "debug=one_update", "logger=none", *exact))
+    assert unbiased.summary["gradient_bias"] == []
+    assert "is biased" not in unbiased.out
 
 
 def test_summary_agrees_with_the_metrics(reference, with_value):

@@ -1,7 +1,8 @@
 """Gradients as training computes them, against the exact ones: real rollouts, the real surrogate loss, autograd.
 
-Every check is one Hotelling T² test at level 1e-6 with a fixed seed. This file makes fewer than 100 of them, so that
-its false-alarm rate is below 1e-4; `test_the_suite_s_false_alarm_rate` counts.
+Every check is one Hotelling T² test with a fixed seed, at level 1e-6 or, where it is slow, 1e-7. All statistical tests
+of test_verify*.py and test_check_gradient.py together have a false-alarm rate below 1e-4: see
+`test_the_suite_s_false_alarm_rate`.
 """
 
 import math
@@ -36,7 +37,6 @@ from scorepath.verify import (
     OneStepProblem,
     TabularProblem,
     batches_needed,
-    bias_labels,
     check,
     gradient_samples,
     hotelling,
@@ -90,7 +90,7 @@ class Case:
     gamma: float = 0.9
     head: Any = None
     episodes: int = 256  # N
-    batches: int = 400  # K
+    batches: int = 300  # K
 
 
 CASES = [
@@ -142,15 +142,28 @@ def test_the_mean_gradient_is_the_exact_one(case):
 
 
 def test_the_suite_s_false_alarm_rate():
-    """28 checks here, 4 and 3 tests below, each at 1e-6."""
-    assert (len(CASES) + 7) * ALPHA <= 1e-4
+    """What a sound program could fail at, by the number of tests and their levels."""
+    at_1e_6 = {
+        "mean gradients above": len(CASES),
+        "uniform p-values, a user's baseline, a hidden layer, the power of .99": 3 + 1 + 1 + 2,
+        "test_verify_mutants.py, the sound gradients": 10,
+        "test_verify_problems.py, mean returns and transitions": 12 + 12,
+        "test_verify_statistics.py": 5,
+        "test_check_gradient.py, the fast ones": 6,
+    }
+    at_1e_7 = {
+        "mean gradients to one percent": len(CASES),
+        "test_verify_targets.py": 33 + 3,
+        "test_check_gradient.py, one for each option": 100,
+    }
+    assert 1e-6 * sum(at_1e_6.values()) + 1e-7 * sum(at_1e_7.values()) < 1e-4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_mean_gradient_is_the_exact_one_to_one_percent(case):
-    """With as many batches as a power of .99 at a bias of 1 % takes, and other seeds than above."""
-    report = run(case, batches=None, max_batches=200_000, max_env_steps=10**9, seed=1)
+    """With as many batches as a power of .99 at a bias of 1 % and level 1e-7 takes, and other seeds than above."""
+    report = run(case, batches=None, max_batches=200_000, max_env_steps=10**9, seed=1, alpha=1e-7)
     assert not report.is_flagged, report
     assert report.detectable < 0.012  # the pilot's covariance is an estimate
 
@@ -240,13 +253,6 @@ def test_the_exact_side_bootstraps_with_the_same_values():
     assert last_value(TimeMean()) is None
 
 
-def test_labels_are_of_all_three_slots():
-    env = OneStepProblem(Heaviside()).env(1)
-    labels = bias_labels(Pathwise(window=3), BatchMean(), env, 0.9)
-    assert len(labels) == 3
-    assert bias_labels(REWARD_TO_GO, TimeMean(), env, 0.9) == ()
-
-
 def test_a_report_in_words():
     report = check(BANDIT, make_policy(BANDIT, Bernoulli), REWARD_TO_GO, NoBaseline(), episodes=64, batches=50)
     text = str(report)
@@ -275,11 +281,11 @@ def test_an_entry_that_is_wrong_without_variance_has_an_infinite_z_score():
     ],
 )
 def test_p_values_of_real_gradients_are_uniform(problem, estimator, baseline):
-    """Kolmogorov-Smirnov over 150 checks of 40 batches of 32 episodes."""
+    """Kolmogorov-Smirnov over 120 checks of 30 batches of 32 episodes."""
     policy = make_policy(problem)
-    samples = gradient_samples(problem, policy, estimator, baseline, gamma=0.9, batches=150 * 40, episodes=32)
+    samples = gradient_samples(problem, policy, estimator, baseline, gamma=0.9, batches=120 * 30, episodes=32)
     exact = problem.exact_gradient(policy, 0.9)
-    values = [hotelling(part, exact).p_value for part in samples.split(40)]
+    values = [hotelling(part, exact).p_value for part in samples.split(30)]
     assert scipy.stats.kstest(values, "uniform").pvalue > ALPHA
 
 
@@ -317,8 +323,8 @@ def test_a_bias_of_one_percent_is_flagged(factor):
 
 @pytest.mark.slow
 def test_a_bias_of_one_percent_is_flagged_as_often_as_the_noncentral_f_says():
-    """100 checks, each of as many batches as have power .99: at least 93 flag it, but for one run in 10^4; and none of
-    100 flags the unscaled gradient, but for one in 10^4."""
+    """100 checks, each of as many batches as have power .99: at least 90 flag it, but for one run in 10^6, and at most
+    one flags the unscaled gradient, but for one in 10^8."""
     policy, baseline = make_policy(BANDIT), TimeMean()
     exact = BANDIT.exact_gradient(policy, 1.0)
     settings = {"gamma": 1.0, "episodes": 4000}
@@ -327,8 +333,8 @@ def test_a_bias_of_one_percent_is_flagged_as_often_as_the_noncentral_f_says():
     samples = gradient_samples(BANDIT, policy, Scaled(1.01), baseline, batches=100 * needed, **settings)
     flagged = sum(hotelling(part, exact).p_value < ALPHA for part in samples.split(needed))
     false_alarms = sum(hotelling(part / 1.01, exact).p_value < ALPHA for part in samples.split(needed))
-    assert flagged >= 93
-    assert false_alarms == 0
+    assert flagged >= 90
+    assert false_alarms <= 1
 
 
 # ------------------------------------------------------------------ a user's own

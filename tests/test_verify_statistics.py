@@ -78,6 +78,14 @@ def test_rounding_noise_is_no_variance():
     assert hotelling(4.0 + noise, torch.tensor([4.0, 4.001], dtype=torch.float64)).p_value == 0.0
 
 
+def test_rounding_noise_beside_entries_of_ordinary_size_is_no_variance():
+    samples = normal(50)
+    samples[:, 1] = 1e-17 + 1e-18 * samples[:, 1]
+    found = hotelling(samples, torch.zeros(3, dtype=torch.float64))
+    assert found.dimensions == 2
+    assert found.p_value > ALPHA
+
+
 def test_too_few_samples_are_refused():
     with pytest.raises(ValueError, match="at least 4 batches, but there are 3"):
         hotelling(normal(3), torch.zeros(3, dtype=torch.float64))

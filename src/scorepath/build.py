@@ -11,11 +11,11 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from scorepath.baselines import AbstractBaseline
-from scorepath.compatibility import check_baseline, check_batch, check_estimator, check_head, gradient_bias
+from scorepath.compatibility import check_baseline, check_batch, check_estimator, check_head
 from scorepath.distributions import AbstractHead
 from scorepath.envs import AbstractEnvironment, GymnasiumEnvironment
 from scorepath.errors import ConfigError, ScorepathError
-from scorepath.estimators import AbstractEstimator
+from scorepath.estimators import AbstractEstimator, gradient_bias
 from scorepath.policy import ObservationNormalizer, Policy, initialize
 from scorepath.run.recording import draw_without_display
 from scorepath.seeding import Stream, seed_torch

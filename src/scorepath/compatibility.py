@@ -15,6 +15,8 @@ from scorepath.errors import ConfigError
 from scorepath.estimators import AbstractEstimator, ScoreFunction
 from scorepath.estimators.weak_derivatives import base_distribution
 
+_USUAL = ("dist=bernoulli", "dist=categorical", "dist=normal", "dist=normal_rsample")  # named first
+
 
 def check_head(
     option: str,
@@ -34,8 +36,9 @@ def check_head(
     if _can_act(head, env):
         return
     working = [f"dist={name}" for name, other in alternatives.items() if _can_act(other, env)]
+    working.sort(key=lambda name: name not in _USUAL)
     if working:
-        remedy = "use " + " or ".join(working)
+        remedy = "use " + " or ".join(working[:4])
     else:
         remedy = "no distribution here can act in it; see README, 'Add a distribution'"
     if head.accepts(env.action_space):
@@ -88,12 +91,13 @@ def check_estimator(
     """Refuses an estimator that the environment, the head or the baseline cannot serve: the table of what is legal.
 
     Args:
-        names: the options chosen for `env`, `dist`, `estimator` and `baseline`.
+        names: the options chosen for `env` (or, to check a gradient, `problem`), `dist`, `estimator` and `baseline`.
 
     Raises:
         ConfigError: with the override that mends it.
     """
-    own_env, own_dist = f"env={names['env']} ({env.name})", f"dist={names['dist']}"
+    group = "problem" if "problem" in names else "env"
+    own_env, own_dist = f"{group}={names[group]} ({env.name})", f"dist={names['dist']}"
     table = (
         (
             estimator.needs_rsample and not head.has_rsample,
@@ -144,18 +148,6 @@ def check_estimator(
     for refused, reason, remedy in table:
         if refused:
             raise ConfigError(f"estimator={names['estimator']} {reason}: {remedy}.")
-
-
-def gradient_bias(
-    env: AbstractEnvironment, estimator: AbstractEstimator, baseline: AbstractBaseline, gamma: float
-) -> list[str]:
-    """Why the expected gradient of an update is not that of E[Σ_t γ^t r_t], in a few words each; empty if it is."""
-    labels = [
-        estimator.bias(gamma),
-        baseline.bias if estimator.baselines != "none" else None,
-        f"derivatives miss that {env.discontinuities}" if estimator.needs_graph and env.discontinuities else None,
-    ]
-    return [label for label in labels if label is not None]
 
 
 def _knows(estimator: AbstractEstimator, head: AbstractHead) -> bool:

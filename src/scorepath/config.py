@@ -75,6 +75,8 @@ RULES: dict[str, Rule] = {
     "resume": _optional(_TEXT),
     "file": _optional(_TEXT),
     "title": _optional(_TEXT),
+    "gradient_of": _optional(_TEXT),
+    "learning": Rule("the options of a sweep, or null", lambda value: value is None or isinstance(value, dict)),
     "threshold": _optional(Rule("a number", _number)),
     "env.max_episode_steps": _optional(_at_least(1, 10**9)),
     "env.reward_threshold": _optional(Rule("a number", _number)),

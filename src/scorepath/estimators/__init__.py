@@ -1,7 +1,7 @@
 """Gradient estimators: Episodes and advantages -> the surrogate loss, whose gradient is the estimate."""
 
 from scorepath.estimators.alpha_order import AlphaOrder
-from scorepath.estimators.base import AbstractEstimator, Surrogate, surrogate_loss
+from scorepath.estimators.base import AbstractEstimator, Surrogate, gradient_bias, surrogate_loss
 from scorepath.estimators.ddcg import DDCG
 from scorepath.estimators.gradients import per_episode_gradients
 from scorepath.estimators.ivw_h import IVWH
@@ -21,6 +21,7 @@ __all__ = [
     "ScoreFunction",
     "StraightThrough",
     "Surrogate",
+    "gradient_bias",
     "per_episode_gradients",
     "surrogate_loss",
 ]

@@ -86,3 +86,15 @@ def surrogate_loss(
     weights = estimator.weigh(policy, episodes, advantages, gamma)
     loss, metrics = estimator(policy, episodes, weights, gamma)
     return Surrogate(loss, metrics, advantages, weights, returns)
+
+
+def gradient_bias(
+    env: AbstractEnvironment, estimator: AbstractEstimator, baseline: AbstractBaseline, gamma: float
+) -> list[str]:
+    """Why the expected gradient of an update is not that of E[Σ_t γ^t r_t], in a few words each; empty if it is."""
+    labels = [
+        estimator.bias(gamma),
+        baseline.bias if estimator.baselines != "none" else None,
+        f"derivatives miss that {env.discontinuities}" if estimator.needs_graph and env.discontinuities else None,
+    ]
+    return [label for label in labels if label is not None]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import hydra
 import numpy as np
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from scorepath.build import CONF
@@ -63,7 +64,7 @@ def compare_estimators(cfg: DictConfig) -> None:
         raise ConfigError(f"parts={unknown[0]} does not exist: choose of variance and learning.")
     if "variance" in cfg.parts:
         compare_variances(cfg, folder)
-    if "learning" in cfg.parts:
+    if "learning" in cfg.parts and cfg.learning is not None:
         compare_learning(cfg, folder)
 
 
@@ -71,10 +72,11 @@ def compare_variances(cfg: DictConfig, folder: Path) -> None:
     """Writes variance.png and variance.csv."""
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    sweeps = list(cfg.sweeps.items())
+    sweeps = list(cfg.sweeps.values())
     figure, panels = plt.subplots(1, len(sweeps), figsize=(4.2 * len(sweeps), 3.6), layout="constrained", squeeze=False)
     table: list[tuple[str, ...]] = []
-    for axes, (title, sweep) in zip(panels[0], sweeps, strict=True):
+    for axes, sweep in zip(panels[0], sweeps, strict=True):
+        title = sweep.title
         values = [float(value) for value in sweep["values"]]
         curves = {
             name: [_variance(cfg, sweep, value, options) for value in values]
@@ -105,22 +107,23 @@ def compare_variances(cfg: DictConfig, folder: Path) -> None:
     log.info("%s", folder / "variance.png")
 
 
-def _variance(cfg: DictConfig, sweep: DictConfig, value: float, options: Sequence[str]) -> Point:
+def _variance(cfg: DictConfig, sweep: DictConfig, value: float, options: Mapping[str, Any]) -> Point:
     from scorepath.build import construct, make_slots  # noqa: PLC0415
     from scorepath.verify import gradient_samples  # noqa: PLC0415
 
-    on_problem = sweep.task.startswith("problem=")
-    overrides = [f"{sweep.parameter}={value:g}", *options]
-    overrides += [f"{key}={cfg[key]}" for key in ("gamma", "episodes_per_update", "seed") if key != sweep.parameter]
-    composed = hydra.compose(
-        "check_gradient" if on_problem else "train", [sweep.task, *overrides], return_hydra_config=True
-    )
+    on_problem = "problem" in sweep
+    task = f"problem={sweep.problem}" if on_problem else f"env={sweep.env}"
+    chosen = {key: cfg[key] for key in ("gamma", "episodes_per_update", "seed")}
+    chosen |= {**sweep.get("options", {}), **options}
+    chosen[sweep.parameter] = f"{value:g}"
+    overrides = [task, *(f"{key}={'null' if option is None else option}" for key, option in chosen.items())]
+    primary = "check_gradient" if on_problem else "train"
+    try:
+        composed = hydra.compose(primary, overrides, return_hydra_config=True)
+    except HydraException as error:
+        raise ConfigError(f"{' '.join(str(error).split())} (in: {' '.join(overrides)}).") from error
     names = {key: str(option) for key, option in composed.hydra.runtime.choices.items()}
-    if on_problem:
-        names["env"] = names["problem"]
-        problem = construct(composed.problem, sweep.task)
-    else:
-        problem = _Environment(composed.env)
+    problem: Any = construct(composed.problem, task) if on_problem else _Environment(composed.env)
     policy, estimator, baseline = make_slots(composed, problem.env(1), names)
     if on_problem:
         policy, estimator, baseline = policy.double(), estimator.double(), baseline.double()

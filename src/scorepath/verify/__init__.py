@@ -1,6 +1,6 @@
 """Exact gradients, and the statistics that compare estimators with them."""
 
-from scorepath.verify.check import Report, bias_labels, check
+from scorepath.verify.check import Report, check
 from scorepath.verify.expectation import ActionGrid, action_grid
 from scorepath.verify.problem import AbstractProblem
 from scorepath.verify.problems import LQRProblem, MixedProblem, OneStepProblem, TabularProblem
@@ -18,7 +18,6 @@ __all__ = [
     "TabularProblem",
     "action_grid",
     "batches_needed",
-    "bias_labels",
     "check",
     "cosine",
     "detectable_bias",

@@ -1,5 +1,6 @@
 """The check of one combination: are its gradients, as training computes them, the exact one on average?"""
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -7,13 +8,12 @@ import torch
 from torch import Tensor
 
 from scorepath.baselines import AbstractBaseline
-from scorepath.envs import AbstractEnvironment
-from scorepath.estimators import AbstractEstimator
+from scorepath.estimators import AbstractEstimator, gradient_bias
 from scorepath.policy import Policy
 from scorepath.seeding import Stream, derive_seed
 from scorepath.verify.problem import AbstractProblem
 from scorepath.verify.samples import gradient_samples, last_value, warm_up
-from scorepath.verify.statistics import Hotelling, batches_needed, cosine, detectable_bias, hotelling
+from scorepath.verify.statistics import Hotelling, batches_needed, cosine, detectable_bias, hotelling, z_scores
 
 _PILOT = 100  # batches that tell how many are needed
 
@@ -24,6 +24,7 @@ class Report:
 
     names: tuple[str, ...]  # of the entries of a gradient, (P,)
     objective: float  # exact J
+    bootstraps: bool  # J is that of episodes whose truncation is worth the baseline's V(o), held fixed
     exact: Tensor  # (P,)
     mean: Tensor  # (P,)
     covariance: Tensor  # (P, P), of the gradient of one batch
@@ -53,10 +54,7 @@ class Report:
     @property
     def z_scores(self) -> Tensor:
         """Bias of each entry in standard errors, (P,); infinite for a difference without variance."""
-        difference, error = self.mean - self.exact, self.standard_error
-        tiny = difference.abs() <= 1e-6 * torch.maximum(self.exact.abs(), 1e-9 * self.exact.abs().max())
-        flat = error <= 1e-9 * torch.maximum(self.mean.abs(), self.exact.abs())
-        return torch.where(flat, torch.where(tiny, 0.0, math.inf * difference.sign()), difference / error)
+        return z_scores(self.mean, self.exact, self.covariance.diagonal().sqrt(), self.batches)
 
     @property
     def relative_bias(self) -> float:
@@ -98,8 +96,9 @@ class Report:
         if len(self.names) > 20:
             lines.append(f"... and {len(self.names) - 20} more; largest |z| {float(self.z_scores.abs().max()):.2f}")
         test = self.test
+        bootstrap = ", V(o) standing for what a time limit cuts" if self.bootstraps else ""
         figures = {
-            "objective": f"{self.objective:.6g} (exact)",
+            "objective": f"{self.objective:.6g} (exact{bootstrap})",
             "batches": f"{self.batches:,} of {self.episodes:,} episodes",
             "bias": f"{100 * self.relative_bias:.3g} % of |gradient|",
             "test": f"T2 = {test.t2:.4g} in {test.dimensions} dimensions, p = {test.p_value:.3g}",
@@ -111,16 +110,6 @@ class Report:
             "verdict": self.verdict,
         }
         return "\n".join([*lines, *(f"{key:<10} {text}" for key, text in figures.items())])
-
-
-def bias_labels(
-    estimator: AbstractEstimator, baseline: AbstractBaseline, env: AbstractEnvironment, gamma: float
-) -> tuple[str, ...]:
-    """Everything about a combination that declares its gradient biased."""
-    labels = [estimator.bias(gamma), baseline.bias]
-    if estimator.needs_graph and env.discontinuities is not None:
-        labels.append(f"{env.discontinuities}, which the derivative of a path does not see")
-    return tuple(label for label in labels if label is not None)
 
 
 def check(
@@ -175,6 +164,7 @@ def check(
     return Report(
         names=_names(policy),
         objective=objective,
+        bootstraps=value is not None,
         exact=exact,
         mean=samples.mean(dim=0),
         covariance=torch.cov(samples.T).reshape(len(exact), len(exact)),
@@ -184,7 +174,7 @@ def check(
         alpha=alpha,
         detectable=detectable_bias(samples, exact, wanted=power, alpha=alpha),
         power=power,
-        labels=bias_labels(estimator, baseline, problem.env(1), gamma),
+        labels=tuple(gradient_bias(problem.env(1), estimator, baseline, gamma)),
     )
 
 
@@ -192,6 +182,6 @@ def _names(policy: Policy) -> tuple[str, ...]:
     names = []
     for name, parameter in policy.named_parameters():
         if parameter.requires_grad:
-            indices = torch.cartesian_prod(*map(torch.arange, parameter.shape)).reshape(parameter.numel(), -1)
-            names += [f"{name}{index}" if index else name for index in indices.tolist()]
+            indices = itertools.product(*map(range, parameter.shape))
+            names += [f"{name}{list(index)}" if index else name for index in indices]
     return tuple(names)

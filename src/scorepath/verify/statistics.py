@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 _EXACT = 1e-6  # relative: how well what has no variance must agree
-_FLAT = 1e-9  # relative: a standard deviation below this is rounding
+_FLAT = 1e-9  # a standard deviation below this share of the entry's own size is rounding
+_ROUNDING = 1e-12  # and so is one below this share of the largest entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,21 @@ def hotelling(samples: Tensor, expected: Tensor) -> Hotelling:
     return Hotelling(t2, float(f.sf(t2 * (number - rank) / (rank * (number - 1)), rank, number - rank)), rank)
 
 
+def varying(mean: Tensor, expected: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Which entries (P,) vary beyond rounding, and the scale (P,) that rounding is a fraction of."""
+    size = torch.stack((mean.abs(), expected.abs(), std)).amax(dim=0)
+    largest = size.max() if len(size) else size.sum()
+    return (std > _FLAT * size) & (std > _ROUNDING * largest), torch.maximum(size, _FLAT * largest)
+
+
+def z_scores(mean: Tensor, expected: Tensor, std: Tensor, number: int) -> Tensor:
+    """(mean - expected) / standard error of each entry, (P,); of one without variance 0 if it agrees, else infinite."""
+    varies, scale = varying(mean, expected, std)
+    difference = mean - expected
+    certain = torch.where(difference.abs() <= _EXACT * scale, 0.0, math.inf * difference.sign())
+    return torch.where(varies, difference * number**0.5 / std, certain)
+
+
 def _whiten(samples: Tensor, expected: Tensor, vector: Tensor) -> tuple[Tensor, bool]:
     """A vector (P,) in coordinates in which the samples have unit covariance, (r,); and whether it also has a part
     beyond rounding where they have no variance.
@@ -69,9 +85,7 @@ def _whiten(samples: Tensor, expected: Tensor, vector: Tensor) -> tuple[Tensor, 
             basis[:, 0] = expected / expected.norm()
         samples, expected, vector = samples @ basis, expected @ basis, vector @ basis
     mean, std = samples.mean(dim=0), samples.std(dim=0)
-    size = torch.stack((mean.abs(), expected.abs(), std)).amax(dim=0)
-    scale = torch.maximum(size, _FLAT * size.max())  # an entry that is all rounding is measured by the largest
-    varies = std > _FLAT * scale
+    varies, scale = varying(mean, expected, std)
     flat = bool((vector.abs() > _EXACT * scale)[~varies].any())
     std, scale = std[varies], scale[varies]
     scaled = (samples - mean)[:, varies] / std
