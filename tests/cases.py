@@ -5,10 +5,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import references
 import scipy.special
 import scipy.stats
 import torch
@@ -27,7 +29,22 @@ from scorepath.baselines import (
     TimeMean,
     Value,
 )
-from scorepath.distributions import AbstractHead, Bernoulli, Categorical, Normal
+from scorepath.distributions import (
+    AbstractHead,
+    Bernoulli,
+    Beta,
+    Categorical,
+    Kumaraswamy,
+    Laplace,
+    LowRankNormal,
+    MixtureNormal,
+    MultivariateNormal,
+    Normal,
+    StudentT,
+    TanhNormal,
+    TruncatedNormal,
+    VonMises,
+)
 from scorepath.envs.dynamics import LQR, AbstractDynamics, Pendulum
 from scorepath.estimators import (
     DDCG,
@@ -60,6 +77,7 @@ SPACES: dict[str, Any] = {
     "box_scalar": spaces.Box(-1.0, 3.0, (), np.float32),
     "box_2d": spaces.Box(-1.0, 1.0, (2, 3), np.float32),
     "box_uneven": spaces.Box(np.array([-1.0, 0.0, 5.0], np.float32), np.array([1.0, 10.0, 6.0], np.float32)),
+    "box_angle": spaces.Box(-np.pi, np.pi, (1,), np.float32),
     "box_float64": spaces.Box(-0.1, 0.1, (2,), np.float64),
     "box_unbounded": spaces.Box(-np.inf, np.inf, (2,), np.float32),
     "box_one_sided": spaces.Box(0.0, np.inf, (2,), np.float32),
@@ -75,7 +93,8 @@ class HeadCase:
     """A head in one configuration, acting in one space.
 
     `log_prob` is a reference in scipy: (head, features (F,), action) -> the log density of one action; None where scipy
-    has no such distribution.
+    has no such distribution. `deterministic` is what the head takes the deterministic action to be: "mode", "median",
+    "mean" or, where it is none of them, "other".
     """
 
     option: str  # of conf/dist
@@ -83,6 +102,7 @@ class HeadCase:
     space: str  # of SPACES
     kwargs: dict[str, Any] = field(default_factory=dict)
     log_prob: Callable[[Any, np.ndarray, np.ndarray], float] | None = None
+    deterministic: str = "mode"
 
     @property
     def name(self) -> str:
@@ -97,39 +117,21 @@ class HeadCase:
         return head
 
 
-def _linear(layer: torch.nn.Linear, features: np.ndarray) -> np.ndarray:
-    bias = 0.0 if layer.bias is None else layer.bias.detach().numpy()
-    return layer.weight.detach().numpy() @ features + bias
-
-
 def bernoulli_log_prob(head: Bernoulli, features: np.ndarray, action: np.ndarray) -> float:
-    probability = scipy.special.expit(_linear(head.logits, features))
+    probability = scipy.special.expit(references.linear(head.logits, features))
     return float(scipy.stats.bernoulli.logpmf(action.reshape(-1), probability).sum())
 
 
 def categorical_log_prob(head: Categorical, features: np.ndarray, action: np.ndarray) -> float:
     choices = np.ravel(getattr(head.action_space, "nvec", getattr(head.action_space, "n", None)))
-    logits = _linear(head.logits, features).reshape(len(choices), -1)
+    logits = references.linear(head.logits, features).reshape(len(choices), -1)
     pairs = zip(action.reshape(-1), logits, choices, strict=True)
     probabilities = [scipy.special.softmax(row[:size])[int(choice)] for choice, row, size in pairs]
     return float(np.log(probabilities).sum())
 
 
-def normal_log_prob(*, bounded: bool) -> Callable[[Normal, np.ndarray, np.ndarray], float]:
-    def log_prob(head: Normal, features: np.ndarray, action: np.ndarray) -> float:
-        low, high = (bound.astype(float).ravel() for bound in (head.action_space.low, head.action_space.high))
-        finite = np.isfinite(low) & np.isfinite(high)
-        low, high = np.where(finite, low, -1.0), np.where(finite, high, 1.0)
-        middle, half = (low + high) / 2, (high - low) / 2
-        mean, log_std = _linear(head.mean, features), head.log_std.detach().numpy()
-        if bounded:
-            mean = np.where(finite, np.tanh(mean), mean)
-        if head.log_std_slope is not None:
-            log_std = log_std + _linear(head.log_std_slope, features)
-        return float(scipy.stats.norm.logpdf(action.reshape(-1), middle + half * mean, half * np.exp(log_std)).sum())
-
-    return log_prob
-
+VALIDATED = {"validate_args": True}
+STATE_DEPENDENT = {"std": "state_dependent"}
 
 HEADS: list[HeadCase] = [
     HeadCase("bernoulli", Bernoulli, "discrete_2", {}, bernoulli_log_prob),
@@ -143,16 +145,72 @@ HEADS: list[HeadCase] = [
     HeadCase("categorical", Categorical, "multi_discrete_uneven", {"validate_args": True}, categorical_log_prob),
     HeadCase("categorical", Categorical, "multi_discrete_start", {}, categorical_log_prob),
     HeadCase("categorical", Categorical, "multi_discrete_2d", {}, categorical_log_prob),
-    HeadCase("normal", Normal, "box", {}, normal_log_prob(bounded=True)),
-    HeadCase("normal", Normal, "box", {"mean": "unbounded"}, normal_log_prob(bounded=False)),
-    HeadCase("normal", Normal, "box_scalar", {"mean": "unbounded"}, normal_log_prob(bounded=False)),
-    HeadCase("normal", Normal, "box_2d", {"std": "state_dependent"}, normal_log_prob(bounded=True)),
-    HeadCase("normal", Normal, "box_uneven", {"validate_args": True}, normal_log_prob(bounded=True)),
-    HeadCase("normal", Normal, "box_float64", {"initial_std": 0.1}, normal_log_prob(bounded=True)),
-    HeadCase("normal", Normal, "box_unbounded", {"std": "state_dependent"}, normal_log_prob(bounded=True)),
-    HeadCase("normal", Normal, "box_one_sided", {"mean": "bounded"}, normal_log_prob(bounded=True)),
-    HeadCase("normal", Normal, "box_partly_bounded", {"mean": "bounded"}, normal_log_prob(bounded=True)),
-    HeadCase("normal_rsample", Normal, "box", {}, normal_log_prob(bounded=True)),
+    HeadCase("normal", Normal, "box", {}, references.normal),
+    HeadCase("normal", Normal, "box", {"mean": "unbounded"}, partial(references.normal, squash=False)),
+    HeadCase("normal", Normal, "box_scalar", {"mean": "unbounded"}, partial(references.normal, squash=False)),
+    HeadCase("normal", Normal, "box_2d", {"std": "state_dependent"}, references.normal),
+    HeadCase("normal", Normal, "box_uneven", {"validate_args": True}, references.normal),
+    HeadCase("normal", Normal, "box_float64", {"initial_std": 0.1}, references.normal),
+    HeadCase("normal", Normal, "box_unbounded", {"std": "state_dependent"}, references.normal),
+    HeadCase("normal", Normal, "box_one_sided", {"mean": "bounded"}, references.normal),
+    HeadCase("normal", Normal, "box_partly_bounded", {"mean": "bounded"}, references.normal),
+    HeadCase("normal_rsample", Normal, "box", {}, references.normal),
+    HeadCase("laplace", Laplace, "box", {}, references.laplace),
+    HeadCase("laplace", Laplace, "box_uneven", {"validate_args": True}, references.laplace),
+    HeadCase("laplace", Laplace, "box_unbounded", {"std": "state_dependent"}, references.laplace),
+    HeadCase("laplace", Laplace, "box_scalar", {"mean": "unbounded"}, partial(references.laplace, squash=False)),
+    HeadCase("student_t", StudentT, "box", {}, references.student_t),
+    HeadCase("student_t", StudentT, "box_2d", {"df": 2.5, "std": "state_dependent"}, references.student_t),
+    HeadCase("student_t", StudentT, "box_partly_bounded", {"validate_args": True}, references.student_t),
+    HeadCase(
+        "student_t",
+        StudentT,
+        "box_scalar",
+        {"df": 30.0, "mean": "unbounded"},
+        partial(references.student_t, squash=False),
+    ),
+    HeadCase("multivariate_normal", MultivariateNormal, "box", {}, references.multivariate_normal),
+    HeadCase("multivariate_normal", MultivariateNormal, "box_scalar", {}, references.multivariate_normal),
+    HeadCase("multivariate_normal", MultivariateNormal, "box_partly_bounded", {}, references.multivariate_normal),
+    HeadCase("multivariate_normal", MultivariateNormal, "box_2d", STATE_DEPENDENT, references.multivariate_normal),
+    HeadCase("multivariate_normal", MultivariateNormal, "box_uneven", VALIDATED, references.multivariate_normal),
+    HeadCase("low_rank_normal", LowRankNormal, "box", {}, references.low_rank_normal),
+    HeadCase("low_rank_normal", LowRankNormal, "box_scalar", {"rank": 2}, references.low_rank_normal),
+    HeadCase("low_rank_normal", LowRankNormal, "box_unbounded", {}, references.low_rank_normal),
+    HeadCase("low_rank_normal", LowRankNormal, "box_2d", {"rank": 2, **STATE_DEPENDENT}, references.low_rank_normal),
+    HeadCase("low_rank_normal", LowRankNormal, "box_uneven", VALIDATED, references.low_rank_normal),
+    HeadCase("mixture_normal", MixtureNormal, "box", {}, references.mixture_normal, "other"),
+    HeadCase("mixture_normal", MixtureNormal, "box_scalar", {"components": 2}, references.mixture_normal, "other"),
+    HeadCase("mixture_normal", MixtureNormal, "box_2d", STATE_DEPENDENT, references.mixture_normal, "other"),
+    HeadCase("mixture_normal", MixtureNormal, "box_uneven", VALIDATED, references.mixture_normal, "other"),
+    HeadCase("mixture_normal", MixtureNormal, "box_one_sided", {"components": 1}, references.mixture_normal),
+    HeadCase("tanh_normal", TanhNormal, "box", {}, references.tanh_normal, "median"),
+    HeadCase("tanh_normal", TanhNormal, "box_scalar", STATE_DEPENDENT, references.tanh_normal, "median"),
+    HeadCase("tanh_normal", TanhNormal, "box_uneven", VALIDATED, references.tanh_normal, "median"),
+    HeadCase("tanh_normal", TanhNormal, "box_2d", {}, references.tanh_normal, "median"),
+    HeadCase("tanh_normal", TanhNormal, "box_float64", {}, references.tanh_normal, "median"),
+    HeadCase("truncated_normal", TruncatedNormal, "box", {}, references.truncated_normal),
+    HeadCase("truncated_normal", TruncatedNormal, "box_scalar", STATE_DEPENDENT, references.truncated_normal),
+    HeadCase("truncated_normal", TruncatedNormal, "box_uneven", VALIDATED, references.truncated_normal),
+    HeadCase("truncated_normal", TruncatedNormal, "box_2d", {}, references.truncated_normal),
+    HeadCase("truncated_normal", TruncatedNormal, "box_float64", {}, references.truncated_normal),
+    HeadCase("beta", Beta, "box", {}, references.beta, "mean"),
+    HeadCase("beta", Beta, "box_scalar", {}, references.beta, "mean"),
+    HeadCase("beta", Beta, "box_uneven", VALIDATED, references.beta, "mean"),
+    HeadCase("beta", Beta, "box_2d", {}, references.beta, "mean"),
+    HeadCase("beta", Beta, "box_float64", {}, references.beta, "mean"),
+    HeadCase("kumaraswamy", Kumaraswamy, "box", {}, references.kumaraswamy, "median"),
+    HeadCase("kumaraswamy", Kumaraswamy, "box_scalar", {}, references.kumaraswamy, "median"),
+    HeadCase("kumaraswamy", Kumaraswamy, "box_uneven", VALIDATED, references.kumaraswamy, "median"),
+    HeadCase("kumaraswamy", Kumaraswamy, "box_2d", {}, references.kumaraswamy, "median"),
+    HeadCase("kumaraswamy", Kumaraswamy, "box_float64", {}, references.kumaraswamy, "median"),
+    HeadCase("von_mises", VonMises, "box_angle", {}, references.von_mises),
+    HeadCase("von_mises", VonMises, "box", {"initial_concentration": 50.0}, references.von_mises),
+    HeadCase("von_mises", VonMises, "box_scalar", {"concentration": "state_dependent"}, references.von_mises),
+    HeadCase("von_mises", VonMises, "box_uneven", VALIDATED, references.von_mises),
+    HeadCase("von_mises", VonMises, "box_2d", {}, references.von_mises),
+    HeadCase("von_mises", VonMises, "box_float64", {}, references.von_mises),
+    HeadCase("von_mises", VonMises, "box_unbounded", {}, references.von_mises),
 ]
 
 
@@ -185,6 +243,7 @@ ESTIMATORS: list[tuple[str, type[AbstractEstimator], dict[str, Any]]] = [
     ("score_function", ScoreFunction, {"discount_steps": True}),
     ("score_function", ScoreFunction, {"normalize_returns": "episode"}),
     ("score_function", ScoreFunction, {"normalize_returns": "running"}),
+    ("score_function_unbiased", ScoreFunction, {"normalize_returns": "none", "discount_steps": True}),
     ("pathwise", Pathwise, {"window": 3}),
     ("pathwise_episode", Pathwise, {"window": None}),
     ("straight_through", StraightThrough, {"window": 3}),

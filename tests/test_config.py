@@ -27,7 +27,7 @@ def compose(*overrides: str, config: str = "train") -> dict:
 @pytest.fixture(scope="module")
 def composed() -> dict[str, dict]:
     """Every option of every group, on top of the defaults."""
-    primary = {"problem": "check_gradient"}  # the group of another command than training
+    primary = {"problem": "check_gradient", "comparison": "compare_estimators"}  # groups of other commands
     choices = {f"{group}={option}": primary.get(group, "train") for group, option in OPTIONS}
     given = {choice: compose(choice, config=config) for choice, config in choices.items()}
     return {**{config: compose(config=config) for config in PRIMARY}, **given}
@@ -288,6 +288,11 @@ INSIDE_AND_OUTSIDE = {
     "dist.initial_std": ([0.6, 1, 100], [0, -0.1, 101, None]),
     "dist.std": (["state_independent", "state_dependent"], ["fixed"]),
     "dist.mean": (["bounded", "unbounded"], ["tanh"]),
+    "dist.df": ([2.1, 5, 1e6], [2, 2e6, None]),
+    "dist.rank": ([1, 1000], [0, 1.5]),
+    "dist.components": ([1, 1000], [0, 1001, "3"]),
+    "dist.concentration": (["state_independent", "state_dependent"], [1.0]),
+    "dist.initial_concentration": ([0.1, 100], [0, 101]),
     "estimator.credit": (["reward_to_go", "total_return"], ["gae"]),
     "estimator.normalize_returns": (["none", "episode", "batch", "running"], [None, True]),
     "estimator.entropy_coefficient": ([0, 0.01], [-0.01]),
