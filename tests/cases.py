@@ -33,13 +33,20 @@ from scorepath.distributions import (
     AbstractHead,
     Bernoulli,
     Beta,
+    Binomial,
     Categorical,
+    Dirichlet,
     Kumaraswamy,
     Laplace,
     LowRankNormal,
     MixtureNormal,
     MultivariateNormal,
     Normal,
+    OneHotStraightThrough,
+    Poisson,
+    Product,
+    RelaxedBernoulli,
+    RelaxedCategorical,
     StudentT,
     TanhNormal,
     TruncatedNormal,
@@ -83,7 +90,15 @@ SPACES: dict[str, Any] = {
     "box_one_sided": spaces.Box(0.0, np.inf, (2,), np.float32),
     "box_partly_bounded": spaces.Box(np.array([-3.0, 0.0], np.float32), np.array([1.0, np.inf], np.float32)),
     "box_integer": spaces.Box(0, 9, (2,), np.int64),
+    "shares": spaces.Box(0.0, 1.0, (3,), np.float32),
     "dict": spaces.Dict({"a": spaces.Discrete(2)}),
+    "tree": spaces.Dict(
+        {
+            "b": spaces.Tuple((spaces.MultiDiscrete([3, 2]), spaces.Box(-1.0, 1.0, (2, 2), np.float32))),
+            "a": spaces.MultiBinary(2),
+        }
+    ),
+    "tuple_of_boxes": spaces.Tuple((spaces.Box(0.0, 4.0, (), np.float32), spaces.Box(-1.0, 1.0, (2,), np.float32))),
     "tuple": spaces.Tuple((spaces.Discrete(2), spaces.Box(-1.0, 1.0, (1,), np.float32))),
 }
 
@@ -211,6 +226,27 @@ HEADS: list[HeadCase] = [
     HeadCase("von_mises", VonMises, "box_2d", {}, references.von_mises),
     HeadCase("von_mises", VonMises, "box_float64", {}, references.von_mises),
     HeadCase("von_mises", VonMises, "box_unbounded", {}, references.von_mises),
+    HeadCase("binomial", Binomial, "discrete", {}, references.binomial_log_prob),
+    HeadCase("binomial", Binomial, "discrete_start", {"validate_args": True}, references.binomial_log_prob),
+    HeadCase("binomial", Binomial, "box_integer", {}, references.binomial_log_prob),
+    HeadCase("poisson", Poisson, "discrete", {}, references.poisson_log_prob),
+    HeadCase("poisson", Poisson, "discrete_start", {"validate_args": True}, references.poisson_log_prob),
+    HeadCase("poisson", Poisson, "box_integer", {}, references.poisson_log_prob),
+    HeadCase("dirichlet", Dirichlet, "shares", {}, references.dirichlet_log_prob, "mean"),
+]
+
+# Heads whose samples are not shaped like their space: weights over choices, and rows of a tree of spaces.
+OTHER_HEADS: list[HeadCase] = [
+    HeadCase("relaxed_bernoulli", RelaxedBernoulli, "discrete_2"),
+    HeadCase("relaxed_bernoulli", RelaxedBernoulli, "discrete_2_start", {"temperature": 2.0}),
+    HeadCase("relaxed_categorical", RelaxedCategorical, "discrete"),
+    HeadCase("relaxed_categorical", RelaxedCategorical, "discrete_2", {"temperature": 2.0, "validate_args": True}),
+    HeadCase("one_hot_straight_through", OneHotStraightThrough, "discrete"),
+    HeadCase("one_hot_straight_through", OneHotStraightThrough, "discrete_2", {"validate_args": True}),
+    HeadCase("product", Product, "dict"),
+    HeadCase("product", Product, "tuple", {"validate_args": True}),
+    HeadCase("product", Product, "tree"),
+    HeadCase("product", Product, "tuple_of_boxes"),
 ]
 
 

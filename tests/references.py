@@ -139,3 +139,23 @@ def von_mises(head: Any, features: np.ndarray, action: np.ndarray) -> float:
     mean = np.pi * linear(head.mean, features)
     density = scipy.stats.vonmises.logpdf(angle, np.exp(log_kappa), mean)
     return float((density - np.log((high - low) / 2 / np.pi)).sum())
+
+
+def binomial_log_prob(head: Any, features: np.ndarray, action: np.ndarray) -> float:
+    probability = scipy.special.expit(linear(head.counts, features))
+    return float(scipy.stats.binom.logpmf(action.ravel(), _ranges(head), probability).sum())
+
+
+def poisson_log_prob(head: Any, features: np.ndarray, action: np.ndarray) -> float:
+    rate = np.log1p(np.exp(linear(head.counts, features) + np.log(np.expm1(_ranges(head) / 2))))
+    return float(scipy.stats.poisson.logpmf(action.ravel(), rate).sum())
+
+
+def _ranges(head: Any) -> np.ndarray:
+    space = head.action_space
+    return np.atleast_1d(space.n - 1 if hasattr(space, "n") else (space.high - space.low).ravel())
+
+
+def dirichlet_log_prob(head: Any, features: np.ndarray, action: np.ndarray) -> float:
+    concentrations = 2.0 + np.log1p(np.exp(linear(head.concentrations, features))) - 1.0
+    return float(scipy.stats.dirichlet.logpdf(action / action.sum(), concentrations))

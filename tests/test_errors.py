@@ -171,7 +171,7 @@ SPACES = {
     "Box": spaces.Box(-1.0, 1.0, (2,)),
     "Tuple": spaces.Tuple((spaces.Discrete(2), spaces.Discrete(2))),
 }
-# what a refusal names first; others may work too
+# what a refusal names, if anything usual works
 USUAL = {
     "Discrete2": {"bernoulli", "categorical"},
     "Discrete5": {"categorical"},
@@ -193,7 +193,7 @@ for _name, _space in SPACES.items():
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("dist", GROUPS["dist"])
 def test_dist_and_space(tmp_path, dist, space):
-    """Every pair trains, or is refused with options that would work, the usual ones before others."""
+    """Every pair trains, or is refused with the usual options that would work, or others."""
     game = ("env=gym", f"env.id={space}-v0", f"dist={dist}", "estimator=score_function", "baseline=none")
     outcome = train(tmp_path, *game, "debug=one_update", "logger=none", "callbacks=none")
     if outcome.code == 0:
@@ -202,8 +202,8 @@ def test_dist_and_space(tmp_path, dist, space):
     assert outcome.code == 2
     assert outcome.sentence.startswith(f"dist={dist} ")
     remedies = re.findall(r"dist=(\w+)", outcome.sentence.partition(": ")[2])
-    assert set(remedies[: len(USUAL[space])]) == USUAL[space]
-    assert len(remedies) <= 4
+    assert set(remedies) == USUAL[space] or not USUAL[space]
+    assert 1 <= len(remedies) <= 4
     heads = dist_options()
     assert all(heads[name].accepts(SPACES[space]) for name in remedies)
     assert not heads[dist].accepts(SPACES[space]) or heads[dist].acts_in_weights

@@ -148,7 +148,7 @@ def make_module(cfg: DictConfig, names: Mapping[str, str]) -> tuple[Any, list[st
     policy, estimator, baseline = make_slots(cfg, probe, names)
     make_optimizer = construct(cfg.optimizer, "optimizer")
     _try_optimizer(make_optimizer, policy)
-    labels = gradient_bias(probe, estimator, baseline, cfg.gamma)
+    labels = gradient_bias(probe, estimator, baseline, cfg.gamma, policy.head)
     probe.close()
 
     from scorepath.module import PolicyGradient  # noqa: PLC0415 (Lightning takes seconds to import; refusals do not)

@@ -15,7 +15,7 @@ from scorepath.errors import ConfigError
 from scorepath.estimators import AbstractEstimator, ScoreFunction
 from scorepath.estimators.weak_derivatives import base_distribution
 
-_USUAL = ("dist=bernoulli", "dist=categorical", "dist=normal", "dist=normal_rsample")  # named first
+_USUAL = ("dist=bernoulli", "dist=categorical", "dist=normal", "dist=normal_rsample")  # named alone, if they work
 
 
 def check_head(
@@ -36,7 +36,7 @@ def check_head(
     if _can_act(head, env):
         return
     working = [f"dist={name}" for name, other in alternatives.items() if _can_act(other, env)]
-    working.sort(key=lambda name: name not in _USUAL)
+    working = [name for name in working if name in _USUAL] or working
     if working:
         remedy = "use " + " or ".join(working[:4])
     else:

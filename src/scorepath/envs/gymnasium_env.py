@@ -10,6 +10,7 @@ from gymnasium.wrappers.vector import FlattenObservation
 from torch import Tensor
 
 from scorepath.envs.base import AbstractEnvironment, Step
+from scorepath.envs.composite import nest, width
 from scorepath.errors import ConfigError, NonFiniteError, ScorepathError
 from scorepath.seeding import split_seed
 
@@ -95,12 +96,18 @@ class GymnasiumEnvironment(AbstractEnvironment):
 
     def step(self, actions: Tensor) -> Step:
         # Gymnasium's own dtypes: int64 for Discrete, float32 for most boxes
-        numpy_actions = actions.detach().cpu().numpy().astype(self.action_space.dtype, copy=False)
-        expected = (self.num_envs, *(self.action_space.shape or ()))
+        numpy_actions = actions.detach().cpu().numpy()
+        composite = isinstance(self.action_space, gym.spaces.Dict | gym.spaces.Tuple)
+        if not composite:
+            numpy_actions = numpy_actions.astype(self.action_space.dtype, copy=False)
+        event = (width(self.action_space),) if composite else self.action_space.shape or ()
+        expected = (self.num_envs, *event)
         if numpy_actions.shape != expected:
             # several environments broadcast a wrong shape without a word
             raise ScorepathError(f"{self.name} takes actions of shape {expected}, but got {numpy_actions.shape}.")
-        observations, rewards, terminated, truncated, _ = self._vector.step(numpy_actions)
+        observations, rewards, terminated, truncated, _ = self._vector.step(
+            nest(self.action_space, numpy_actions) if composite else numpy_actions
+        )
         self._steps += 1
         self._check("observation", observations, numpy_actions)
         self._check("reward", rewards, numpy_actions)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from scorepath.baselines import AbstractBaseline
+from scorepath.distributions import AbstractHead
 from scorepath.envs import AbstractEnvironment
 from scorepath.policy import Policy
 from scorepath.rollout import rollout_windows
@@ -89,12 +90,17 @@ def surrogate_loss(
 
 
 def gradient_bias(
-    env: AbstractEnvironment, estimator: AbstractEstimator, baseline: AbstractBaseline, gamma: float
+    env: AbstractEnvironment,
+    estimator: AbstractEstimator,
+    baseline: AbstractBaseline,
+    gamma: float,
+    head: AbstractHead | None = None,
 ) -> list[str]:
     """Why the expected gradient of an update is not that of E[Σ_t γ^t r_t], in a few words each; empty if it is."""
     labels = [
         estimator.bias(gamma),
         baseline.bias if estimator.baselines != "none" else None,
+        head.rsample_bias if estimator.needs_rsample and head is not None else None,
         f"derivatives miss that {env.discontinuities}" if estimator.needs_graph and env.discontinuities else None,
     ]
     return [label for label in labels if label is not None]

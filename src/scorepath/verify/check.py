@@ -174,7 +174,7 @@ def check(
         alpha=alpha,
         detectable=detectable_bias(samples, exact, wanted=power, alpha=alpha),
         power=power,
-        labels=tuple(gradient_bias(problem.env(1), estimator, baseline, gamma)),
+        labels=tuple(gradient_bias(problem.env(1), estimator, baseline, gamma, policy.head)),
     )
 
 

@@ -1,0 +1,98 @@
+"""Counts: Binomial and Poisson over whole numbers."""
+
+import math
+from abc import abstractmethod
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributions import Binomial as TorchBinomial
+from torch.distributions import Distribution, Independent
+from torch.distributions import Poisson as TorchPoisson
+from torch.nn.functional import softplus
+
+from scorepath.distributions.base import AbstractHead
+
+_LARGEST = 100_000  # numbers to count up to: float32 knows all whole numbers to 16 million
+
+
+class AbstractCount(AbstractHead):
+    """low + a count from 0: Discrete(n), or a Box of whole numbers with finite bounds, each entry by itself.
+
+    Samples are counts as floats, in the space's shape.
+    """
+
+    needs = "a Discrete action space, or a Box of whole numbers with finite bounds"
+    has_rsample = False
+    _low: Tensor
+    _range: Tensor
+
+    def __init__(self, action_space: gym.Space, in_features: int, validate_args: bool = False) -> None:
+        super().__init__(action_space, in_features, validate_args)
+        low, high = _bounds(action_space)
+        self._shape = low.shape
+        self.counts = nn.Linear(in_features, math.prod(self._shape))
+        self.register_buffer("_low", torch.as_tensor(low), persistent=False)
+        self.register_buffer("_range", torch.as_tensor(high - low), persistent=False)
+
+    @classmethod
+    def accepts(cls, action_space: gym.Space) -> bool:
+        """A number line that can be counted through."""
+        if isinstance(action_space, gym.spaces.Discrete):
+            return 1 < action_space.n <= _LARGEST
+        if not isinstance(action_space, gym.spaces.Box) or not np.issubdtype(action_space.dtype, np.integer):
+            return False
+        low, high = _bounds(action_space)
+        return bool(((high > low) & (high - low <= _LARGEST)).all())
+
+    def forward(self, features: Tensor) -> Distribution:
+        raw = self.counts(features).reshape((*features.shape[:-1], *self._shape))
+        counts = self.count(raw)
+        return Independent(counts, len(self._shape), validate_args=self.validate_args) if self._shape else counts
+
+    @abstractmethod
+    def count(self, raw: Tensor) -> Distribution:
+        """Outputs of the network (*B, *A) -> a distribution of counts from 0, with batch_shape (*B, *A)."""
+
+    def to_env(self, action: Tensor) -> Tensor:
+        """Counts -> numbers of the space, those beyond its range clipped."""
+        return self._low + action.long().clamp(min=0).minimum(self._range)
+
+
+class Binomial(AbstractCount):
+    """P(k) = (n over k) p^k (1-p)^(n-k), p = sigmoid(logit), n the range of the entry."""
+
+    def count(self, raw: Tensor) -> Distribution:
+        return TorchBinomial(self._range.to(raw), logits=raw, validate_args=self.validate_args)
+
+    def deterministic(self, dist: Distribution) -> Tensor:
+        """The mode, floor((n + 1) p)."""
+        counts = dist.base_dist if isinstance(dist, Independent) else dist
+        assert isinstance(counts, TorchBinomial)
+        return ((counts.total_count + 1) * counts.probs).floor().minimum(counts.total_count)
+
+
+class Poisson(AbstractCount):
+    """P(k) = λ^k e^-λ / k!, clipped to the range on its way to the environment.
+
+    `log_prob` is that of the unclipped count, so that the score function stays exact for the clipped environment. λ is
+    softplus of the network's output, and half the range where that is 0.
+    """
+
+    def count(self, raw: Tensor) -> Distribution:
+        middle = (self._range.to(raw) / 2).expm1().log()  # where softplus is half the range
+        middle = torch.where(middle.isfinite(), middle, self._range.to(raw) / 2)
+        return TorchPoisson(softplus(raw + middle).clamp(min=1e-6), validate_args=self.validate_args)
+
+    def deterministic(self, dist: Distribution) -> Tensor:
+        """The mode, floor(λ)."""
+        return dist.mean.floor()
+
+
+def _bounds(space: gym.Space) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest number of each entry, int64."""
+    if isinstance(space, gym.spaces.Discrete):
+        return np.asarray(int(space.start)), np.asarray(int(space.start) + int(space.n) - 1)
+    assert isinstance(space, gym.spaces.Box)
+    return space.low.astype(np.int64), space.high.astype(np.int64)

@@ -1,0 +1,55 @@
+"""Dirichlet: shares of a whole."""
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributions import Dirichlet as TorchDirichlet
+from torch.distributions import Distribution
+from torch.nn.functional import softplus
+
+from scorepath.distributions.base import AbstractHead
+
+_MOST = 1e3  # of a concentration, beyond which torch's derivative of samples is off
+
+
+class Dirichlet(AbstractHead):
+    """p(a) ∝ Π_i a_i^(α_i - 1) over a_i >= 0, Σ a_i = 1: a Box of [0, 1]^d is read as d shares.
+
+    α = 1 + softplus, in [1, 1001]: one mode, and no infinite density. The deterministic action is the mean.
+    """
+
+    needs = "a Box of [0, 1]^d action space with d >= 2"
+    has_rsample = True
+
+    def __init__(self, action_space: gym.spaces.Box, in_features: int, validate_args: bool = False) -> None:
+        super().__init__(action_space, in_features, validate_args)
+        self.concentrations = nn.Linear(in_features, action_space.shape[0])
+
+    @classmethod
+    def accepts(cls, action_space: gym.Space) -> bool:
+        """Shares of one whole."""
+        return (
+            isinstance(action_space, gym.spaces.Box)
+            and np.issubdtype(action_space.dtype, np.floating)
+            and len(action_space.shape) == 1
+            and action_space.shape[0] >= 2
+            and bool((action_space.low == 0.0).all() and (action_space.high == 1.0).all())
+        )
+
+    def forward(self, features: Tensor) -> Distribution:
+        concentrations = 1.0 + softplus(self.concentrations(features)).clamp(max=_MOST)
+        return _Interior(concentrations, validate_args=self.validate_args)
+
+    def to_env(self, action: Tensor) -> Tensor:
+        return action.clamp(0.0, 1.0)
+
+    def deterministic(self, dist: Distribution) -> Tensor:
+        return dist.mean
+
+
+class _Interior(TorchDirichlet):
+    """A share that rounding made 0 counts as the least float there is, for its log is -inf."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return super().log_prob(value.clamp(min=torch.finfo(value.dtype).tiny))
