@@ -16,7 +16,7 @@ from gymnasium import spaces
 from torch import nn
 
 from scorepath.baselines import AbstractBaseline, BatchMean, NoBaseline, TimeMean, Value
-from scorepath.distributions import Bernoulli, Categorical, Normal
+from scorepath.distributions import Bernoulli, Categorical, Normal, Product
 from scorepath.envs.dynamics import (
     LQR,
     BallWithWall,
@@ -32,6 +32,7 @@ from scorepath.estimators import AbstractEstimator, Pathwise, ScoreFunction, sur
 from scorepath.policy import MLP, Policy
 from scorepath.seeding import Stream, derive_seed, seed_torch
 from scorepath.verify import (
+    HybridProblem,
     LQRProblem,
     MixedProblem,
     OneStepProblem,
@@ -122,6 +123,7 @@ CASES = [
     Case("lqr-pathwise", REGULATOR, PATHWISE),
     Case("mixed-score", MixedProblem(), REWARD_TO_GO),
     Case("mixed-total_return", MixedProblem(), TOTAL_RETURN, TimeMean),
+    Case("hybrid-score", HybridProblem(), REWARD_TO_GO, TimeMean, head=Product),
 ]
 
 

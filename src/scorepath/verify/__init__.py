@@ -3,7 +3,7 @@
 from scorepath.verify.check import Report, check
 from scorepath.verify.expectation import ActionGrid, action_grid
 from scorepath.verify.problem import AbstractProblem
-from scorepath.verify.problems import LQRProblem, MixedProblem, OneStepProblem, TabularProblem
+from scorepath.verify.problems import HybridProblem, LQRProblem, MixedProblem, OneStepProblem, TabularProblem
 from scorepath.verify.samples import gradient_samples, warm_up
 from scorepath.verify.statistics import Hotelling, batches_needed, cosine, detectable_bias, hotelling, power
 
@@ -11,6 +11,7 @@ __all__ = [
     "AbstractProblem",
     "ActionGrid",
     "Hotelling",
+    "HybridProblem",
     "LQRProblem",
     "MixedProblem",
     "OneStepProblem",

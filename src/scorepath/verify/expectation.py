@@ -7,7 +7,7 @@ from typing import NamedTuple
 import gymnasium as gym
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, constraints
+from torch.distributions import Distribution, Independent, Poisson, constraints
 
 from scorepath.errors import ScorepathError
 from scorepath.policy import Policy
@@ -57,9 +57,14 @@ def action_grid(policy: Policy, observations: Tensor, breaks: Sequence[float] = 
 def _enumerate(dist: Distribution) -> Tensor | None:
     """Every value of a discrete distribution, (Q, B, *A); None if there are too many or infinitely many."""
     base = dist.base_dist if isinstance(dist, Independent) else dist
-    if not base.has_enumerate_support:
+    if isinstance(base, Poisson):
+        most = float(base.rate.detach().max())
+        counts = torch.arange(math.ceil(most + 12.0 * math.sqrt(most)) + 30)  # beyond, less than rounding
+        values = counts.to(base.rate).reshape(-1, *[1] * base.rate.dim()).expand(-1, *base.rate.shape)
+    elif base.has_enumerate_support:
+        values = base.enumerate_support()  # (K, B, *entries)
+    else:
         return None
-    values = base.enumerate_support()  # (K, B, *entries)
     entries = math.prod(values.shape[1 + len(dist.batch_shape) :]) if isinstance(dist, Independent) else 1
     if entries == 1 or base.event_shape:
         return values

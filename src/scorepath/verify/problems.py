@@ -5,7 +5,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorepath.envs.dynamics import LQR, AbstractOneStep, Mixed, Tabular
+from scorepath.distributions import Product
+from scorepath.envs.dynamics import LQR, AbstractOneStep, Hybrid, Mixed, Tabular
 from scorepath.errors import ScorepathError
 from scorepath.policy import Policy
 from scorepath.verify.expectation import action_grid
@@ -89,6 +90,24 @@ class MixedProblem(AbstractProblem):
         first, tails, heads = (probabilities * rewards).sum(dim=0).unbind()
         share = (probabilities[:, 0] * odds).sum()  # of heads
         return first + gamma * ((1.0 - share) * tails + share * heads)
+
+
+class HybridProblem(AbstractProblem):
+    """A discrete and a continuous node in one action: enumeration for the one, quadrature for the other."""
+
+    def __init__(self) -> None:
+        self.dynamics: Hybrid = Hybrid()
+
+    def objective(self, policy: Policy, gamma: float, last_value: LastValue | None = None) -> Tensor:
+        assert isinstance(policy.head, Product)
+        state = torch.zeros(1, 1, dtype=torch.float64)
+        observation = self.dynamics.observation(state)
+        leaves = [Policy(policy.torso, head) for head in policy.head.heads]  # type: ignore[arg-type]
+        (sides, chances), (numbers, density) = (action_grid(leaf, observation) for leaf in leaves)
+        with torch.no_grad():
+            grid = torch.cartesian_prod(sides.reshape(-1).to(state), numbers.reshape(-1))  # (K Q, 2)
+            rewards = self.dynamics.reward(state, policy.head.to_env(grid), state)
+        return (torch.outer(chances.reshape(-1), density.reshape(-1)).reshape(-1) * rewards).sum()
 
 
 class LQRProblem(AbstractProblem):

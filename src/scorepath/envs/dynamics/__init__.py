@@ -3,7 +3,7 @@
 from scorepath.envs.dynamics.base import AbstractDynamics
 from scorepath.envs.dynamics.discontinuous import BallWithWall, Heaviside
 from scorepath.envs.dynamics.lqr import LQR
-from scorepath.envs.dynamics.mixed import Mixed
+from scorepath.envs.dynamics.mixed import Hybrid, Mixed
 from scorepath.envs.dynamics.one_step import AbstractOneStep, Bell, Choice, Cosine, Quadratic
 from scorepath.envs.dynamics.pendulum import Pendulum
 from scorepath.envs.dynamics.tabular import Tabular, bandit, random_mdp, time_limit
@@ -17,6 +17,7 @@ __all__ = [
     "Choice",
     "Cosine",
     "Heaviside",
+    "Hybrid",
     "Mixed",
     "Pendulum",
     "Quadratic",

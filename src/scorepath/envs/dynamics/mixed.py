@@ -46,3 +46,36 @@ class Mixed(AbstractDynamics):
 
     def observation(self, state: Tensor) -> Tensor:
         return torch.nn.functional.one_hot(state.squeeze(-1).long(), 4)[:, :3].to(state)
+
+
+class Hybrid(AbstractDynamics):
+    """One decision with a discrete and a continuous node: a side k and a number x, paid c_k - (x - m_k)², and the end.
+
+    Actions are rows (k, x), the leaves of a Tuple space side by side.
+    """
+
+    name = "hybrid"
+    max_episode_steps = 1
+
+    def __init__(self) -> None:
+        self.observation_space = gym.spaces.Box(0.0, 1.0, (1,), np.float32)
+        line = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+        self.action_space = gym.spaces.Tuple((gym.spaces.Discrete(3), line))
+        self.prizes = torch.tensor([0.5, 2.0, 0.0], dtype=torch.float64)  # c
+        self.targets = torch.tensor([1.0, -0.5, 0.3], dtype=torch.float64)  # m
+
+    def initial(self, generator: np.random.Generator, number: int) -> np.ndarray:
+        return np.zeros((number, 1))
+
+    def transition(self, state: Tensor, action: Tensor) -> Tensor:
+        return state + 1.0
+
+    def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        side, x = action[..., 0].long(), action[..., 1]
+        return self.prizes.to(state)[side] - (x - self.targets.to(state)[side]).square()
+
+    def terminal(self, state: Tensor) -> Tensor:
+        return state.squeeze(-1) > 0.5
+
+    def observation(self, state: Tensor) -> Tensor:
+        return torch.ones_like(state)
