@@ -9,6 +9,7 @@ from torch import Tensor
 
 from scorepath.envs import AbstractEnvironment
 from scorepath.estimators import Surrogate
+from scorepath.estimators.gradients import per_episode_gradients
 from scorepath.module import PolicyGradient
 from scorepath.returns import discounts, explained_variance
 from scorepath.rollout import rollout_windows
@@ -46,7 +47,7 @@ class GradientDiagnostics(pl.Callback):
         ValueError: for numbers out of range.
     """
 
-    def __init__(self, every_updates: int = 10, groups: int = 4, cosine_window: int = 20) -> None:
+    def __init__(self, every_updates: int = 25, groups: int = 4, cosine_window: int = 20) -> None:
         if every_updates < 1 or groups < 2 or cosine_window < 1:
             raise ValueError(f"{every_updates=}, {groups=}, {cosine_window=}: at least 1, 2 and 1.")
         self.every_updates = every_updates
@@ -106,13 +107,16 @@ class GradientDiagnostics(pl.Callback):
         if groups < 2:
             return None
         size = number // groups
-        parameters = list(module.policy.parameters())
-        rows = []
+        losses = []
         for start in range(0, number, size):
             columns = slice(start, start + size)
             loss, _ = module.estimator(module.policy, episodes.select(columns), weights[:, columns], module.gamma)
-            rows.append(flat_gradient(loss, parameters))
-        return torch.stack(rows)
+            losses.append(loss)
+        if module.estimator.needs_graph:
+            # one graph through all of the rollout: walking it once for all groups costs least
+            return per_episode_gradients(torch.stack(losses), module.policy.parameters())
+        parameters = list(module.policy.parameters())
+        return torch.stack([flat_gradient(loss, parameters) for loss in losses])
 
     def _score_pathwise_cosine(self, module: PolicyGradient) -> Tensor | None:
         """Of the two estimates of ∇E[Σ_{t<window} γ^t r_t], from one rollout; None where one of them is not legal."""
