@@ -90,6 +90,8 @@ SPACES: dict[str, Any] = {
     "box_one_sided": spaces.Box(0.0, np.inf, (2,), np.float32),
     "box_partly_bounded": spaces.Box(np.array([-3.0, 0.0], np.float32), np.array([1.0, np.inf], np.float32)),
     "box_integer": spaces.Box(0, 9, (2,), np.int64),
+    "counts_uneven": spaces.Box(np.array([-2, 0]), np.array([1, 9]), dtype=np.int32),
+    "counts_unbounded": spaces.Box(-np.inf, np.inf, (2,), np.int64),
     "shares": spaces.Box(0.0, 1.0, (3,), np.float32),
     "dict": spaces.Dict({"a": spaces.Discrete(2)}),
     "tree": spaces.Dict(
@@ -98,6 +100,15 @@ SPACES: dict[str, Any] = {
             "a": spaces.MultiBinary(2),
         }
     ),
+    # float32 would round each of these out of its space
+    "tuple_beyond_float32": spaces.Tuple(
+        (
+            spaces.Box(-0.1, 0.1, (2,), np.float64),
+            spaces.Discrete(3, start=2**30 + 1),
+            spaces.Box(2**40 + 1, 2**40 + 5, (1, 2), np.int64),
+        )
+    ),
+    "tuple_of_counts_unbounded": spaces.Tuple((spaces.Discrete(2), spaces.Box(-np.inf, np.inf, (2,), np.int64))),
     "tuple_of_boxes": spaces.Tuple((spaces.Box(0.0, 4.0, (), np.float32), spaces.Box(-1.0, 1.0, (2,), np.float32))),
     "tuple": spaces.Tuple((spaces.Discrete(2), spaces.Box(-1.0, 1.0, (1,), np.float32))),
 }
@@ -229,16 +240,19 @@ HEADS: list[HeadCase] = [
     HeadCase("binomial", Binomial, "discrete", {}, references.binomial_log_prob),
     HeadCase("binomial", Binomial, "discrete_start", {"validate_args": True}, references.binomial_log_prob),
     HeadCase("binomial", Binomial, "box_integer", {}, references.binomial_log_prob),
+    HeadCase("binomial", Binomial, "counts_uneven", {}, references.binomial_log_prob),
     HeadCase("poisson", Poisson, "discrete", {}, references.poisson_log_prob),
     HeadCase("poisson", Poisson, "discrete_start", {"validate_args": True}, references.poisson_log_prob),
     HeadCase("poisson", Poisson, "box_integer", {}, references.poisson_log_prob),
+    HeadCase("poisson", Poisson, "counts_uneven", {"validate_args": True}, references.poisson_log_prob),
     HeadCase("dirichlet", Dirichlet, "shares", {}, references.dirichlet_log_prob, "mean"),
+    HeadCase("dirichlet", Dirichlet, "shares", {"validate_args": True}, references.dirichlet_log_prob, "mean"),
 ]
 
 # Heads whose samples are not shaped like their space: weights over choices, and rows of a tree of spaces.
 OTHER_HEADS: list[HeadCase] = [
     HeadCase("relaxed_bernoulli", RelaxedBernoulli, "discrete_2"),
-    HeadCase("relaxed_bernoulli", RelaxedBernoulli, "discrete_2_start", {"temperature": 2.0}),
+    HeadCase("relaxed_bernoulli", RelaxedBernoulli, "discrete_2_start", {"temperature": 2.0, "validate_args": True}),
     HeadCase("relaxed_categorical", RelaxedCategorical, "discrete"),
     HeadCase("relaxed_categorical", RelaxedCategorical, "discrete_2", {"temperature": 2.0, "validate_args": True}),
     HeadCase("one_hot_straight_through", OneHotStraightThrough, "discrete"),
@@ -247,6 +261,7 @@ OTHER_HEADS: list[HeadCase] = [
     HeadCase("product", Product, "tuple", {"validate_args": True}),
     HeadCase("product", Product, "tree"),
     HeadCase("product", Product, "tuple_of_boxes"),
+    HeadCase("product", Product, "tuple_beyond_float32"),
 ]
 
 

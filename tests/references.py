@@ -147,7 +147,7 @@ def binomial_log_prob(head: Any, features: np.ndarray, action: np.ndarray) -> fl
 
 
 def poisson_log_prob(head: Any, features: np.ndarray, action: np.ndarray) -> float:
-    rate = np.log1p(np.exp(linear(head.counts, features) + np.log(np.expm1(_ranges(head) / 2))))
+    rate = _ranges(head) / 2 * np.exp(linear(head.counts, features))
     return float(scipy.stats.poisson.logpmf(action.ravel(), rate).sum())
 
 
@@ -157,5 +157,5 @@ def _ranges(head: Any) -> np.ndarray:
 
 
 def dirichlet_log_prob(head: Any, features: np.ndarray, action: np.ndarray) -> float:
-    concentrations = 2.0 + np.log1p(np.exp(linear(head.concentrations, features))) - 1.0
+    concentrations = 1.0 + np.logaddexp(0.0, linear(head.concentrations, features))
     return float(scipy.stats.dirichlet.logpdf(action / action.sum(), concentrations))

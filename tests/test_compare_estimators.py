@@ -85,7 +85,7 @@ def test_a_mistake_is_one_sentence(tmp_path, change, words):
 
 @pytest.mark.slow
 def test_learning_curves_are_a_sweep_that_is_drawn(tmp_path):
-    overrides = "learning.overrides=['estimator.credit=reward_to_go,total_return','seed=0,1',max_env_steps=2000]"
+    overrides = "learning.overrides=['estimator.credit=reward_to_go,total_return','seed=0,1','max_env_steps=2000']"
     options = ("parts=[learning]", "folder=out", overrides, "learning.threshold=null")
     outcome = compare(tmp_path, *options)
     assert outcome.code == 0, outcome.err

@@ -51,13 +51,13 @@ ACCEPTED = {
     "beta": BOUNDED_BOX,
     "kumaraswamy": BOUNDED_BOX,
     "von_mises": BOUNDED_BOX | {"box_unbounded"},
-    "binomial": DISCRETE - {"discrete_1"} | {"box_integer"},
-    "poisson": DISCRETE - {"discrete_1"} | {"box_integer"},
+    "binomial": DISCRETE - {"discrete_1"} | {"box_integer", "counts_uneven"},
+    "poisson": DISCRETE - {"discrete_1"} | {"box_integer", "counts_uneven"},
     "dirichlet": {"shares"},
     "relaxed_bernoulli": {"discrete_2", "discrete_2_start"},
     "relaxed_categorical": DISCRETE - {"discrete_1"},
     "one_hot_straight_through": DISCRETE - {"discrete_1"},
-    "product": {"dict", "tuple", "tree", "tuple_of_boxes"},
+    "product": {"dict", "tuple", "tree", "tuple_of_boxes", "tuple_beyond_float32"},
 }
 
 

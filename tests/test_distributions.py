@@ -111,7 +111,8 @@ def support(dist: Distribution, shape: tuple[int, ...]) -> torch.Tensor | None:
     elif isinstance(base(dist), TorchBinomial):
         values = [np.arange(1.0 + int(base(dist).total_count.max()))] * int(np.prod(shape))
     elif isinstance(base(dist), TorchPoisson):
-        values = [np.arange(40.0)] * int(np.prod(shape))  # all but 1e-12 of the mass
+        rate = float(base(dist).rate.max())
+        values = [np.arange(rate + 12.0 * rate**0.5 + 30.0)] * int(np.prod(shape))  # all but 1e-12 of the mass
     else:
         return None
     return torch.tensor(list(itertools.product(*values))).reshape(-1, *shape)

@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from scorepath.distributions.box import is_floating_box
 from scorepath.envs import AbstractEnvironment
 from scorepath.estimators import Surrogate
 from scorepath.estimators.gradients import per_episode_gradients
@@ -93,7 +94,7 @@ class GradientDiagnostics(pl.Callback):
         metrics["gradient/effective_batch_size"] = effective
         metrics["gradient/baseline_explained_variance"] = explained_variance(returns - advantages, returns)
         space = module.policy.head.action_space
-        if isinstance(space, gym.spaces.Box):
+        if is_floating_box(space):  # of others, samples are counts or numbers of choices
             actions = episodes.actions.detach()[valid]
             metrics["gradient/clipped_actions"] = (module.policy.head.to_env(actions) != actions).float().mean()
         if cosine is not None:

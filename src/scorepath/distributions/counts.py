@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.distributions import Binomial as TorchBinomial
 from torch.distributions import Distribution, Independent
 from torch.distributions import Poisson as TorchPoisson
-from torch.nn.functional import softplus
 
 from scorepath.distributions.base import AbstractHead
 
 _LARGEST = 100_000  # numbers to count up to: float32 knows all whole numbers to 16 million
+_ENUMERABLE = 1000  # counts that an entropy may be summed over, for each entry of each action of a batch
 
 
-class AbstractCount(AbstractHead):
+class AbstractCountHead(AbstractHead):
     """low + a count from 0: Discrete(n), or a Box of whole numbers with finite bounds, each entry by itself.
 
     Samples are counts as floats, in the space's shape.
@@ -43,8 +43,8 @@ class AbstractCount(AbstractHead):
             return 1 < action_space.n <= _LARGEST
         if not isinstance(action_space, gym.spaces.Box) or not np.issubdtype(action_space.dtype, np.integer):
             return False
-        low, high = _bounds(action_space)
-        return bool(((high > low) & (high - low <= _LARGEST)).all())
+        width = action_space.high.astype(np.float64) - action_space.low.astype(np.float64)  # int64's would overflow
+        return bool(((width > 0) & (width <= _LARGEST)).all())
 
     def forward(self, features: Tensor) -> Distribution:
         raw = self.counts(features).reshape((*features.shape[:-1], *self._shape))
@@ -60,34 +60,45 @@ class AbstractCount(AbstractHead):
         return self._low + action.long().clamp(min=0).minimum(self._range)
 
 
-class Binomial(AbstractCount):
-    """P(k) = (n over k) p^k (1-p)^(n-k), p = sigmoid(logit), n the range of the entry."""
+class Binomial(AbstractCountHead):
+    """P(k) = (n over k) p^k (1-p)^(n-k), p = sigmoid(logit), n the range of the entry.
+
+    The deterministic action is the mode, floor((n + 1) p). Entropy is exact where all entries have one range of at most
+    1,000, else estimated from one sample.
+    """
 
     def count(self, raw: Tensor) -> Distribution:
-        return TorchBinomial(self._range.to(raw), logits=raw, validate_args=self.validate_args)
+        return _Binomial(self._range.to(raw), logits=raw, validate_args=self.validate_args)
 
     def deterministic(self, dist: Distribution) -> Tensor:
-        """The mode, floor((n + 1) p)."""
         counts = dist.base_dist if isinstance(dist, Independent) else dist
         assert isinstance(counts, TorchBinomial)
         return ((counts.total_count + 1) * counts.probs).floor().minimum(counts.total_count)
 
 
-class Poisson(AbstractCount):
+class Poisson(AbstractCountHead):
     """P(k) = λ^k e^-λ / k!, clipped to the range on its way to the environment.
 
     `log_prob` is that of the unclipped count, so that the score function stays exact for the clipped environment. λ is
-    softplus of the network's output, and half the range where that is 0.
+    half the range times exp of the network's output. The deterministic action is the mode, floor(λ). Entropy is
+    estimated from one sample.
     """
 
     def count(self, raw: Tensor) -> Distribution:
-        middle = (self._range.to(raw) / 2).expm1().log()  # where softplus is half the range
-        middle = torch.where(middle.isfinite(), middle, self._range.to(raw) / 2)
-        return TorchPoisson(softplus(raw + middle).clamp(min=1e-6), validate_args=self.validate_args)
+        rate = 0.5 * self._range.to(raw) * raw.clamp(-20.0, 5.0).exp()
+        return TorchPoisson(rate, validate_args=self.validate_args)
 
     def deterministic(self, dist: Distribution) -> Tensor:
-        """The mode, floor(λ)."""
         return dist.mean.floor()
+
+
+class _Binomial(TorchBinomial):
+    """torch's entropy is a sum over all counts at once, which for 100,000 of them fills the memory."""
+
+    def entropy(self) -> Tensor:
+        if float(self.total_count.max()) > _ENUMERABLE:
+            raise NotImplementedError
+        return super().entropy()
 
 
 def _bounds(space: gym.Space) -> tuple[np.ndarray, np.ndarray]:
