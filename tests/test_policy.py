@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from scorepath.distributions import Bernoulli, Normal
+from scorepath.distributions import Bernoulli, Beta, Binomial, Normal
 from scorepath.policy import MLP, ObservationNormalizer, Policy, initialize
 
 BOX = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
@@ -174,3 +174,13 @@ def test_initialisation_is_reproducible_from_the_generator():
         initialize(policies[-1], "orthogonal")
     first, second = (weights(policy) for policy in policies)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("kind", [Beta, Binomial])
+def test_mixed_precision_ends_before_the_head(kind):
+    """Samplers of several distributions know no half precision."""
+    space = gym.spaces.Box(0, 9, (2,), np.int64) if kind is Binomial else gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    policy = Policy(MLP(3, [8]), kind(space, 8))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        dist = policy(torch.randn(5, 3))
+        assert dist.log_prob(dist.sample()).dtype == torch.float32

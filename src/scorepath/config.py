@@ -78,6 +78,7 @@ RULES: dict[str, Rule] = {
     "gradient_of": _optional(_TEXT),
     "learning": Rule("the options of a sweep, or null", lambda value: value is None or isinstance(value, dict)),
     "threshold": _optional(Rule("a number", _number)),
+    "learning.threshold": _optional(Rule("a number", _number)),
     "env.max_episode_steps": _optional(_at_least(1, 10**9)),
     "env.reward_threshold": _optional(Rule("a number", _number)),
     "env.vectorization": _one_of("auto", "sync", "async", "vector_entry_point"),

@@ -112,7 +112,12 @@ class Policy(nn.Module):
         return self.torso(inputs)
 
     def forward(self, observations: Tensor) -> Distribution:
-        return self.head(self.features(observations))
+        features = self.features(observations)
+        if features.dtype in (torch.bfloat16, torch.float16):
+            # mixed precision is the torso's: samplers of several distributions know no half
+            with torch.autocast(features.device.type, enabled=False):
+                return self.head(features.float())
+        return self.head(features)
 
 
 def initialize(policy: Policy, init: Literal["torch", "orthogonal"], output_scale: float = 1.0) -> None:
