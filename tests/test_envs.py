@@ -433,11 +433,21 @@ def test_a_bad_first_observation_is_found_at_the_reset(make):
 
 
 def test_bad_values_after_an_episode_s_end_are_not_looked_at(make):
-    env = make(SCRIPTED, 2, kwargs={"length": 2, "bad_after_first_episode": True})
+    env = make(SCRIPTED, 2, "async", kwargs={"length": 2, "bad_after_first_episode": True})
     env.reset(0)
     for _ in range(6):
         step = env.step(torch.tensor([0, 1]))
     assert step.observations.isnan().any()
+
+
+def test_an_environment_whose_episode_has_ended_is_not_stepped_by_sync(make):
+    env = make(SCRIPTED, 2, "sync", kwargs={"length": 2, "bad_after_first_episode": True})
+    env.reset(0)
+    for step in (env.step(torch.tensor([0, 1])) for _ in range(6)):
+        last = step
+    assert last.observations[:, 0].tolist() == [2, 2]
+    assert last.rewards.tolist() == [0, 0]
+    assert not (last.terminated | last.truncated).any()
 
 
 def test_discrete_observations_become_one_hot(make):

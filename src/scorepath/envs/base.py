@@ -21,7 +21,7 @@ class AbstractEnvironment(ABC):
     """N environments stepped together, each playing one episode after a `reset`.
 
     A rollout calls `reset` and then `step` until every episode has ended; what an environment does after its episode's
-    end is not looked at.
+    end is not looked at. `describe_episode` goes by the rows of the reset, all else by those that are still played.
     """
 
     name: str  # what messages call it, e.g. CartPole-v1
@@ -35,6 +35,7 @@ class AbstractEnvironment(ABC):
     discontinuities: str | None = None  # where reward or transition jump, in words; pathwise derivatives miss jumps
     accepts_weights: bool = False  # also takes weights (N, K) for Discrete(K), or p(1) (N,) for Discrete(2)
     can_branch: bool = False  # `branch` is there
+    can_narrow: bool = False  # `keep` is there
 
     @abstractmethod
     def reset(self, seed: int) -> Tensor:
@@ -46,6 +47,15 @@ class AbstractEnvironment(ABC):
 
     def detach(self) -> None:
         """Cuts the gradient at the present state: the start of a new window. Only for differentiable environments."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Leaves out all other episodes: until the next reset, `step` takes and answers these alone. Only where
+        `can_narrow`.
+
+        Args:
+            rows: (M,) int64, ascending, of those that were played so far.
+        """
+        raise NotImplementedError(f"{self.name} steps all of its environments.")
 
     def branch(self, rows: Tensor) -> "AbstractEnvironment":
         """Copies of episodes in their present state, to be played on apart from these. Only where `can_branch`.

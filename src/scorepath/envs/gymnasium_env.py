@@ -1,6 +1,7 @@
 """Gymnasium's vector environments in tensors: the boundary for dtypes, devices, autoreset and faulty values."""
 
 import difflib
+import math
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -10,7 +11,8 @@ from gymnasium.wrappers.vector import FlattenObservation
 from torch import Tensor
 
 from scorepath.envs.base import AbstractEnvironment, Step
-from scorepath.envs.composite import nest, width
+from scorepath.envs.composite import width
+from scorepath.envs.lanes import make_lanes
 from scorepath.errors import ConfigError, NonFiniteError, ScorepathError
 from scorepath.seeding import split_seed
 
@@ -76,20 +78,23 @@ class GymnasiumEnvironment(AbstractEnvironment):
                 ) from error
         self.render_fps = float(vector.metadata.get("render_fps") or 30.0)
         self._vector: gym.vector.VectorEnv = vector
+        self._lanes = make_lanes(vector)
+        self.can_narrow = self._lanes.can_narrow
         self.observation_space = vector.single_observation_space
         self.action_space = vector.single_action_space
-        self._seeds: list[int] = []
+        composite = isinstance(self.action_space, gym.spaces.Dict | gym.spaces.Tuple)
+        self._action_dtype = None if composite else self.action_space.dtype
+        self._action_shape = (width(self.action_space),) if composite else self.action_space.shape or ()
+        self._seed = 0
         self._steps = 0
         # a whole-batch implementation draws all start states from one generator and takes one seed
-        self.is_batch_implementation = not isinstance(
-            vector.unwrapped, gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv
-        )
+        self.is_batch_implementation = self._lanes.one_seed
 
     def reset(self, seed: int) -> Tensor:
-        self._seeds = [seed] if self.is_batch_implementation else split_seed(seed, self.num_envs)
+        self._seed = seed
         self._steps = 0
-        seeds: Any = seed if self.is_batch_implementation else self._seeds  # Gymnasium types the list away
-        observations, _ = self._vector.reset(seed=seeds)
+        self._columns = np.arange(self.num_envs)
+        observations = self._lanes.reset(seed)
         self._ended = np.zeros(self.num_envs, dtype=bool)
         self._check("observation", observations)
         return self._to_tensor(observations)
@@ -97,17 +102,13 @@ class GymnasiumEnvironment(AbstractEnvironment):
     def step(self, actions: Tensor) -> Step:
         # Gymnasium's own dtypes: int64 for Discrete, float32 for most boxes
         numpy_actions = actions.detach().cpu().numpy()
-        composite = isinstance(self.action_space, gym.spaces.Dict | gym.spaces.Tuple)
-        if not composite:
-            numpy_actions = numpy_actions.astype(self.action_space.dtype, copy=False)
-        event = (width(self.action_space),) if composite else self.action_space.shape or ()
-        expected = (self.num_envs, *event)
+        if self._action_dtype is not None:
+            numpy_actions = numpy_actions.astype(self._action_dtype, copy=False)
+        expected = (len(self._columns), *self._action_shape)
         if numpy_actions.shape != expected:
             # several environments broadcast a wrong shape without a word
             raise ScorepathError(f"{self.name} takes actions of shape {expected}, but got {numpy_actions.shape}.")
-        observations, rewards, terminated, truncated, _ = self._vector.step(
-            nest(self.action_space, numpy_actions) if composite else numpy_actions
-        )
+        observations, rewards, terminated, truncated = self._lanes.step(numpy_actions)
         self._steps += 1
         self._check("observation", observations, numpy_actions)
         self._check("reward", rewards, numpy_actions)
@@ -119,10 +120,15 @@ class GymnasiumEnvironment(AbstractEnvironment):
             torch.tensor(truncated, device=self._device),
         )
 
+    def keep(self, rows: Tensor) -> None:
+        kept = rows.cpu().numpy()
+        self._lanes.keep(kept)
+        self._columns, self._ended = self._columns[kept], self._ended[kept]
+
     def describe_episode(self, index: int) -> str:
         if self.is_batch_implementation:
-            return f"episode {index} of the batch reset with seed {self._seeds[0]}"
-        return f"the episode reset with seed {self._seeds[index]}"
+            return f"episode {index} of the batch reset with seed {self._seed}"
+        return f"the episode reset with seed {split_seed(self._seed, self.num_envs)[index]}"
 
     def render(self) -> np.ndarray | None:
         frames = self._vector.render()
@@ -132,21 +138,21 @@ class GymnasiumEnvironment(AbstractEnvironment):
         self._vector.close()
 
     def _to_tensor(self, array: np.ndarray) -> Tensor:
-        # a copy, for vector environments may write into one buffer again and again
-        return torch.tensor(array, dtype=torch.float32, device=self._device)
+        # `astype` copies, for vector environments may write into one buffer again and again
+        return torch.from_numpy(array.astype(np.float32)).to(self._device)
 
     def _check(self, what: str, values: np.ndarray, actions: np.ndarray | None = None) -> None:
-        """Refuses NaN and infinity in running episodes; the sum is the cheapest test that cannot miss one."""
-        with np.errstate(invalid="ignore"):  # inf - inf warns, and is just what is looked for
-            if np.isfinite(np.sum(values, dtype=np.float64)):
-                return
-        bad = ~np.isfinite(values.reshape(self.num_envs, -1)).all(axis=1) & ~self._ended
-        for index in np.flatnonzero(bad)[:1]:
-            action = "" if actions is None else f" after action {actions[index].tolist()}"
+        """Refuses NaN and infinity in running episodes; the sum of squares is the cheapest test that misses none."""
+        flat = values.reshape(-1)
+        if math.isfinite(np.dot(flat, flat)):
+            return
+        bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1) & ~self._ended
+        for lane in np.flatnonzero(bad)[:1]:
+            action = "" if actions is None else f" after action {actions[lane].tolist()}"
             raise NonFiniteError(
-                f"{self.name} gave a {what} that is not finite ({values[index]}) at step {self._steps}{action} of "
-                f"{self.describe_episode(int(index))}: nothing was learned from this update; mend the environment or "
-                "leave the action's range smaller."
+                f"{self.name} gave a {what} that is not finite ({values[lane]}) at step {self._steps}{action} of "
+                f"{self.describe_episode(int(self._columns[lane]))}: nothing was learned from this update; mend the "
+                "environment or leave the action's range smaller."
             )
 
 

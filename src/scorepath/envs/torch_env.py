@@ -28,6 +28,7 @@ class TorchEnvironment(AbstractEnvironment):
     """
 
     can_branch = True
+    can_narrow = True
 
     def __init__(
         self,
@@ -96,6 +97,9 @@ class TorchEnvironment(AbstractEnvironment):
         other = copy.copy(self)
         vars(other).update(num_envs=len(rows), _state=self._state[rows], _start=self._start[rows])
         return other
+
+    def keep(self, rows: Tensor) -> None:
+        self._state, self._start = self._state[rows], self._start[rows]
 
     def detach(self) -> None:
         self._state = self._state.detach()

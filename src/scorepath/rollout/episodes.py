@@ -1,7 +1,6 @@
 """Environment x policy x seed -> Episodes."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,19 +10,24 @@ from scorepath.distributions import AbstractHead
 from scorepath.envs.base import AbstractEnvironment
 from scorepath.errors import NonFiniteError
 from scorepath.policy import Policy
+from scorepath.rollout.lanes import Lanes, lay_out
 from scorepath.types import Episodes
 
 # How to act: (head, dist) -> the action (*B, *A) to record, and what the environment is given for it.
 ActingRule = Callable[[AbstractHead, Distribution], tuple[Tensor, Tensor]]
 
 
-def rollout(env: AbstractEnvironment, policy: Policy, seed: int, *, deterministic: bool = False) -> Episodes:
-    """One whole episode in each environment from fresh resets, without gradients.
+def rollout(
+    env: AbstractEnvironment, policy: Policy, seed: int, *, log_probs: bool = False, deterministic: bool = False
+) -> Episodes:
+    """One whole episode in each environment from fresh resets, without gradients of the environment.
 
     Args:
         env: N environments.
         policy: acts by `sample()`, or by the head's deterministic action.
         seed: of the environments' resets; the caller seeds torch, which draws the actions.
+        log_probs: record log π(a_t | o_t) with the graph to the policy's parameters, which saves a second forward pass
+            and costs the memory of all activations.
 
     Returns:
         Episodes with T the length of the longest.
@@ -31,7 +35,8 @@ def rollout(env: AbstractEnvironment, policy: Policy, seed: int, *, deterministi
     Raises:
         NonFiniteError: on a reward or observation that is NaN or infinite.
     """
-    (episodes,) = rollout_windows(env, policy, seed, deterministic=deterministic)
+    rule = _rule(False, deterministic)
+    (episodes,) = windows_from(env, policy, env.reset(seed), window=None, graph=False, rule=rule, log_probs=log_probs)
     return episodes
 
 
@@ -63,79 +68,72 @@ def rollout_windows(
 
 
 def windows_from(
-    env: AbstractEnvironment, policy: Policy, observation: Tensor, *, window: int | None, graph: bool, rule: ActingRule
+    env: AbstractEnvironment,
+    policy: Policy,
+    observation: Tensor,
+    *,
+    window: int | None,
+    graph: bool,
+    rule: ActingRule,
+    log_probs: bool = False,
 ) -> Iterator[Episodes]:
     """The windows of `rollout_windows` from where the environment is: after a reset, or branched there.
 
     Args:
         observation: (N, *O), what it shows.
     """
-    # Lengths cannot be foreseen, so each step's tensors go into lists that are stacked once a window.
-    alive = torch.ones(env.num_envs, dtype=torch.bool, device=observation.device)
+    lanes = Lanes(env, observation, narrows=env.can_narrow and not graph)
+    rounds = env.num_envs if len(observation) < env.num_envs else 1  # at worst, one lane plays all but a few episodes
     steps = 0
-    while alive.any():
-        limit = env.max_episode_steps - steps if window is None else window
-        episodes, observation, alive = _collect(env, policy, observation, alive, limit, graph, rule)
+    while lanes.any_plays():
+        limit = (env.max_episode_steps + 1) * rounds - steps if window is None else window
+        episodes = _collect(policy, lanes, limit, graph, rule, log_probs)
         steps += len(episodes.rewards)
         check_finite(env, episodes, steps)
         yield episodes
         if graph:
             env.detach()
-            observation = observation.detach()
-        if window is None and alive.any():
+            lanes.observation = lanes.observation.detach()
+        if window is None and lanes.any_plays():
             raise RuntimeError(f"{env.name} goes on after its max_episode_steps={env.max_episode_steps}.")
 
 
-def _collect(
-    env: AbstractEnvironment,
-    policy: Policy,
-    observation: Tensor,
-    alive: Tensor,
-    limit: int,
-    graph: bool,
-    rule: ActingRule,
-) -> tuple[Episodes, Tensor, Tensor]:
+def _collect(policy: Policy, lanes: Lanes, limit: int, graph: bool, rule: ActingRule, log_probs: bool) -> Episodes:
     head = policy.head
-    observations, actions, rewards, valid = [], [], [], []
-    terminated, truncated = torch.zeros_like(alive), torch.zeros_like(alive)
-    whole = bool(alive.all())  # no episode has ended yet
+    lanes.begin_window()
+    played: list[tuple[Tensor, ...]] = []  # observations, actions, log_probs (or none)
+    rewards, alive, columns, starts = [], [], [], []
     with torch.set_grad_enabled(graph):
-        for _ in range(limit):
-            dist = policy(observation)
-            action, given = rule(head, dist)
-            step = env.step(given)
-            observations.append(observation)
-            actions.append(action)
-            rewards.append(step.rewards)
-            valid.append(alive)
-            # An ended episode keeps its last observation: what an environment answers later may be anything
-            observation = step.observations if whole else choose(alive, step.observations, observation)
-            ended = step.terminated | step.truncated
-            if ended.any():
-                terminated = terminated | (alive & step.terminated)
-                truncated = truncated | (alive & step.truncated & ~step.terminated)
-                alive = alive & ~ended
-                whole = False
-                if not alive.any():
-                    break
-        mask = torch.stack(valid)
-        episodes = Episodes(
-            observations=torch.stack(observations),
-            actions=torch.stack(actions),
+        for steps in range(limit):
+            observation = lanes.observation
+            alive.append(lanes.alive)
+            columns.append(lanes.columns)
+            starts.append(lanes.starts)
+            with torch.set_grad_enabled(graph or log_probs):
+                dist = policy(observation)
+                action, given = rule(head, dist)
+                recorded = (dist.log_prob(action),) if log_probs else ()
+            paid, go_on = lanes.step(given, steps)
+            played.append((observation, action, *recorded))
+            rewards.append(paid)
+            if not go_on:
+                break
+    with torch.set_grad_enabled(graph or log_probs):
+        valid, place = lay_out(alive, columns, starts, lanes.env.num_envs)
+        observations, actions, *recorded = (place(list(values)) for values in zip(*played, strict=True))
+        terminated, truncated = lanes.ends()
+        return Episodes(
+            observations=observations,
+            actions=actions,
             # `where`, not a product: an environment may answer anything after its episode's end, NaN too
-            rewards=torch.where(mask, torch.stack(rewards), 0.0),
-            valid=mask,
+            rewards=torch.where(valid, place(rewards), 0.0),
+            valid=valid,
             terminated=terminated,
             truncated=truncated,
-            last_observations=observation,
-            action_nodes=tuple(actions) if graph else None,
+            last_observations=lanes.last_observations(),
+            log_probs=recorded[0] if recorded else None,
+            action_nodes=tuple(action for _, action in played) if graph else None,
         )
-    return episodes, observation, alive
-
-
-def choose(mask: Tensor, one: Tensor, other: Tensor) -> Tensor:
-    """Rows (N, *O) of `one` where mask (N,), else of `other`."""
-    return torch.where(mask.view(-1, *[1] * (one.dim() - 1)), one, other)
 
 
 def act(head: AbstractHead, dist: Distribution, graph: bool = False, deterministic: bool = False) -> Tensor:
@@ -176,33 +174,3 @@ def check_finite(env: AbstractEnvironment, episodes: Episodes, steps: int) -> No
             f"{env.describe_episode(column)}: the optimizer step was not taken."
         )
     raise NonFiniteError(f"{env.name} gave an observation that is not finite: the optimizer step was not taken.")
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Episodes played for their returns alone."""
-
-    returns: Tensor  # (episodes,) undiscounted
-    lengths: Tensor  # (episodes,) int64
-
-
-def evaluate(
-    env: AbstractEnvironment,
-    policy: Policy,
-    seeds: Iterator[int],
-    episodes: int,
-    *,
-    deterministic: bool = False,
-) -> Evaluation:
-    """Plays `episodes` whole episodes, `env.num_envs` at a time.
-
-    Args:
-        seeds: one for each round; the caller seeds torch.
-        episodes: how many; of the last round only as many as are left count, chosen by index, not by length.
-    """
-    returns, lengths = [], []
-    for _ in range(-(-episodes // env.num_envs)):
-        batch = rollout(env, policy, next(seeds), deterministic=deterministic)
-        returns.append(batch.episode_returns)
-        lengths.append(batch.lengths)
-    return Evaluation(torch.cat(returns)[:episodes].cpu(), torch.cat(lengths)[:episodes].cpu())

@@ -1,0 +1,26 @@
+"""Environment x policy x seed -> Episodes."""
+
+from scorepath.rollout.episodes import (
+    ActingRule,
+    act,
+    act_by_rsample,
+    check_finite,
+    rollout,
+    rollout_windows,
+    windows_from,
+)
+from scorepath.rollout.evaluation import Evaluation, evaluate
+from scorepath.rollout.lanes import choose
+
+__all__ = [
+    "ActingRule",
+    "Evaluation",
+    "act",
+    "act_by_rsample",
+    "check_finite",
+    "choose",
+    "evaluate",
+    "rollout",
+    "rollout_windows",
+    "windows_from",
+]
