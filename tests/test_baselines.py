@@ -347,6 +347,7 @@ def noisy_module(number=10_000):
         lr_schedule=lambda progress: 1.0,
         max_env_steps=number,
         gamma=1.0,
+        chunk=None,
         max_grad_norm=None,
         log_every_n_updates=1,
         seed=0,

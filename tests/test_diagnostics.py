@@ -72,6 +72,7 @@ def module() -> PolicyGradient:
         lr_schedule=lambda progress: 1.0,
         max_env_steps=1000,
         gamma=0.9,
+        chunk=None,
         max_grad_norm=None,
         log_every_n_updates=1,
         seed=0,

@@ -163,6 +163,7 @@ def make_module(cfg: DictConfig, names: Mapping[str, str]) -> tuple[Any, list[st
         lr_schedule=construct(cfg.lr_schedule, "lr_schedule"),
         max_env_steps=cfg.max_env_steps,
         gamma=cfg.gamma,
+        chunk=cfg.chunk,
         max_grad_norm=cfg.max_grad_norm,
         log_every_n_updates=cfg.trainer.log_every_n_steps,
         seed=cfg.seed,

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from scorepath.baselines import AbstractBaseline, MakeOptimizer
 from scorepath.envs import AbstractEnvironment
 from scorepath.errors import NonFiniteError
-from scorepath.estimators import AbstractEstimator, Surrogate, surrogate_loss
+from scorepath.estimators import AbstractEstimator, Weighed, partial_losses, weigh
 from scorepath.policy import Policy
 from scorepath.rollout import Evaluation, evaluate
 from scorepath.seeding import Stream, derive_seed, seed_torch
 from scorepath.types import Episodes
 
 CHECKPOINT_FORMAT = 1
+_CHUNK = 8192  # env steps whose activations stay in a processor's cache
 
 
 class UpdateIndices(Iterable[int]):
@@ -43,6 +44,8 @@ class PolicyGradient(pl.LightningModule):
         lr_schedule: progress in [0, 1] of the env-step budget -> factor on the learning rate.
         max_env_steps: the budget that progress is counted by; stopping is left to a callback.
         gamma: discount in [0, 1].
+        chunk: env steps that one forward and backward pass takes, which bounds memory; None is what fits the caches of
+            a CPU, and 64 times that on other devices.
         max_grad_norm: clips the norm of the policy's gradient; None does not.
         log_every_n_updates: updates between two rows of metrics.
         seed: of every stream.
@@ -62,6 +65,7 @@ class PolicyGradient(pl.LightningModule):
         lr_schedule: Callable[[float], float],
         max_env_steps: int,
         gamma: float,
+        chunk: int | None,
         max_grad_norm: float | None,
         log_every_n_updates: int,
         seed: int,
@@ -75,6 +79,7 @@ class PolicyGradient(pl.LightningModule):
         self.estimator = estimator
         self.max_env_steps = max_env_steps
         self.gamma = gamma
+        self.chunk = chunk
         self.max_grad_norm = max_grad_norm
         self.log_every_n_updates = log_every_n_updates
         self.seed = seed
@@ -91,8 +96,8 @@ class PolicyGradient(pl.LightningModule):
         self.episodes = 0
         self.evaluation: Evaluation | None = None  # the last one
         self.rollout_return = 0.0  # mean episode return of the last update
-        # given each window and its surrogate before the optimizer step; returns metrics, and leaves all as it is
-        self.diagnose: Callable[[Episodes, Surrogate], dict[str, Tensor]] | None = None
+        # given each window and its weights before the optimizer step; returns metrics, and leaves all as it is
+        self.diagnose: Callable[[Episodes, Weighed], dict[str, Tensor]] | None = None
         self.skip_evaluation = False  # Lightning evaluates before it stops, also where none is due
 
     # ------------------------------------------------------------------ training
@@ -146,26 +151,37 @@ class PolicyGradient(pl.LightningModule):
     def _learn(self, episodes: Episodes) -> dict[str, Tensor]:
         """One optimizer step from one window, then the baseline's fit."""
         policy_optimizer, baseline_optimizer = (*self._optimizers(), None)[:2]
-        surrogate = surrogate_loss(self.estimator, self.baseline, self.policy, episodes, self.gamma)
-        loss, metrics, returns = surrogate.loss, surrogate.metrics, surrogate.returns
-        if self.diagnose is not None:
-            metrics |= self.diagnose(episodes, surrogate)
+        weighed = weigh(self.estimator, self.baseline, self.policy, episodes, self.gamma)
+        diagnosed = {} if self.diagnose is None else self.diagnose(episodes, weighed)
         policy_optimizer.zero_grad()
-        self.manual_backward(loss)
+        parts = []
+        weights, chunk = weighed.weights, self._chunk()
+        for loss, metrics in partial_losses(self.estimator, self.policy, episodes, weights, self.gamma, chunk):
+            self.manual_backward(loss)
+            parts.append({"train/surrogate_loss": loss.detach(), **metrics})
+        summed = {key: torch.stack([part[key] for part in parts]).sum() for key in parts[0]}
         limit = torch.inf if self.max_grad_norm is None else self.max_grad_norm
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
         if not torch.isfinite(norm):
             raise NonFiniteError(
-                f"The gradient of update {self.update_index} is not finite (surrogate loss {loss.item()}): the "
+                f"The gradient of update {self.update_index} is not finite (surrogate loss "
+                f"{float(summed['train/surrogate_loss'])}): the "
                 "optimizer step was not taken; a lower optimizer.lr or max_grad_norm may help."
             )
         policy_optimizer.step()
-        self.estimator.observe(episodes, returns)
-        fitted = self.baseline.fit(episodes, returns, baseline_optimizer)
+        self.estimator.observe(episodes, weighed.returns)
+        fitted = self.baseline.fit(episodes, weighed.returns, baseline_optimizer)
         if self.policy.normalizer is not None:
             # only now: acting and learning must see the same statistics, or log_prob is that of another policy
             self.policy.normalizer.update(episodes.observations.detach()[episodes.valid].flatten(1))
-        return {"train/surrogate_loss": loss.detach(), "train/grad_norm": norm, **metrics, **fitted}
+        return {**summed, "train/grad_norm": norm, **diagnosed, **fitted}
+
+    def _chunk(self) -> int | None:
+        if self.trainer.world_size > 1:
+            return None  # one backward pass is all that DDP reduces
+        if self.chunk is not None:
+            return self.chunk
+        return _CHUNK if self.device.type == "cpu" else 64 * _CHUNK
 
     def _optimizers(self) -> list[Any]:
         optimizers = self.optimizers()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,45 @@ from torch.distributions import Distribution
 
 from scorepath.distributions.base import AbstractHead
 
-_ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "gelu": nn.GELU, "silu": nn.SiLU}
+_VECTORISED = 2048  # entries from which three operations cost less than one torch.tanh
+
+
+class _TanhBySigmoid(torch.autograd.Function):
+    """tanh(x) = 2 σ(2x) - 1 in place of x, with the derivative of torch.tanh."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        x.add_(x).sigmoid_()
+        return torch.add(x.new_tensor(-1.0), x, alpha=2.0, out=x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.mark_dirty(output)
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (out,) = ctx.saved_tensors
+        return torch.ops.aten.tanh_backward(gradient, out)
+
+
+class _Tanh(nn.Module):
+    """tanh in place, on a CPU by way of the sigmoid, which torch computes several times faster.
+
+    The two agree to 2e-7 in float32. With torch's own, the activations take two thirds of the forward pass of a small
+    policy. In place, because freed pre-activations between kept activations leave holes that glibc does not use again.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(*B, F) -> (*B, F), of a layer whose backward pass does not need its own output."""
+        if x.numel() < _VECTORISED or x.device.type != "cpu":
+            return torch.tanh_(x)
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _TanhBySigmoid.apply(x)
+        return _TanhBySigmoid.forward(x)
+
+
+_ACTIVATIONS = {"tanh": _Tanh, "relu": nn.ReLU, "elu": nn.ELU, "gelu": nn.GELU, "silu": nn.SiLU}
 
 
 class ObservationNormalizer(nn.Module):
@@ -69,13 +107,25 @@ class MLP(nn.Module):
         layers: list[nn.Module] = []
         self.out_features = in_features
         for size in hidden_sizes:
-            layers += [nn.Linear(self.out_features, size), _ACTIVATIONS[activation]()]
+            layers += [_linear(self.out_features, size), _ACTIVATIONS[activation]()]
             self.out_features = size
         self.layers = nn.Sequential(*layers)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(*B, O) -> (*B, F)."""
         return self.layers(inputs)
+
+
+def _linear(in_features: int, out_features: int) -> nn.Linear:
+    """A Linear layer; where it widens, with its weight stored column by column.
+
+    Autograd gives a weight's gradient the weight's own layout, and the product that it takes for rows costs up to six
+    times as much as the one for columns where there are few inputs.
+    """
+    layer = nn.Linear(in_features, out_features)
+    if in_features < out_features:
+        layer.weight = nn.Parameter(layer.weight.detach().T.contiguous().T)
+    return layer
 
 
 class Policy(nn.Module):

@@ -78,6 +78,11 @@ class Episodes:
                 picked[field.name] = value[columns] if field.name in _WITHOUT_TIME else value[:, columns]
         return replace(self, **picked)
 
+    def steps_of(self, values: Tensor) -> Tensor:
+        """Of values (T, N, ...) those of the valid steps, (B, ...)."""
+        # a flattened copy costs a fraction of what picking does, and most batches of a trained policy are full
+        return values.flatten(0, 1) if self.valid.all() else values[self.valid]
+
     @property
     def lengths(self) -> Tensor:
         """Valid steps of each episode, (N,) int64."""

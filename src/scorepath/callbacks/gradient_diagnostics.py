@@ -1,5 +1,6 @@
 """How good the gradient of an update is: its variance, its signal, and what the estimators say of each other."""
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from scorepath.distributions.box import is_floating_box
 from scorepath.envs import AbstractEnvironment
-from scorepath.estimators import Surrogate
+from scorepath.estimators import Weighed
 from scorepath.estimators.gradients import per_episode_gradients
 from scorepath.module import PolicyGradient
 from scorepath.returns import discounts, explained_variance
@@ -77,19 +78,19 @@ class GradientDiagnostics(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._signal, self._noise = state_dict["signal"], state_dict["noise"]
 
-    def _diagnose(self, episodes: Episodes, surrogate: Surrogate) -> dict[str, Tensor]:
+    def _diagnose(self, episodes: Episodes, weighed: Weighed) -> dict[str, Tensor]:
         module = self._module
         assert module is not None
         if self._seen == module.update_index:
             return {}  # a later window of the same update
         self._seen = module.update_index
         with torch.random.fork_rng():  # whatever is sampled here, the update must not see it
-            gradients = self._group_gradients(module, episodes, surrogate.weights)
+            gradients = self._group_gradients(module, episodes, weighed.weights)
             cosine = self._score_pathwise_cosine(module)
         metrics = {} if gradients is None else self._noise_metrics(gradients, episodes.rewards.shape[1])
         valid = episodes.valid
-        weights = surrogate.weights.detach()[valid]
-        advantages, returns = surrogate.advantages.detach()[valid], surrogate.returns.detach()[valid]
+        weights = weighed.weights.detach()[valid]
+        advantages, returns = weighed.advantages.detach()[valid], weighed.returns.detach()[valid]
         effective = weights.abs().sum().square() / weights.square().sum().clamp(min=1e-30)
         metrics["gradient/effective_batch_size"] = effective
         metrics["gradient/baseline_explained_variance"] = explained_variance(returns - advantages, returns)
@@ -108,6 +109,8 @@ class GradientDiagnostics(pl.Callback):
         if groups < 2:
             return None
         size = number // groups
+        if not module.estimator.needs_graph:
+            episodes = replace(episodes, log_probs=None)  # their graph is the whole batch's, and walked but once
         losses = []
         for start in range(0, number, size):
             columns = slice(start, start + size)

@@ -38,7 +38,8 @@ class Bernoulli(AbstractHead):
         return Independent(coins, len(self._shape), validate_args=self.validate_args) if self._shape else coins
 
     def to_env(self, action: Tensor) -> Tensor:
-        return action.long() + self._start
+        choice = action.long()
+        return choice + self._start if self._start else choice
 
     def deterministic(self, dist: Distribution) -> Tensor:
         return (dist.mean > 0.5).to(dist.mean.dtype)

@@ -116,8 +116,8 @@ class GymnasiumEnvironment(AbstractEnvironment):
         return Step(
             self._to_tensor(observations),
             self._to_tensor(rewards),
-            torch.tensor(terminated, device=self._device),
-            torch.tensor(truncated, device=self._device),
+            torch.from_numpy(terminated.copy()).to(self._device),
+            torch.from_numpy(truncated.copy()).to(self._device),
         )
 
     def keep(self, rows: Tensor) -> None:

@@ -1,7 +1,15 @@
 """Gradient estimators: Episodes and advantages -> the surrogate loss, whose gradient is the estimate."""
 
 from scorepath.estimators.alpha_order import AlphaOrder
-from scorepath.estimators.base import AbstractEstimator, Surrogate, gradient_bias, surrogate_loss
+from scorepath.estimators.base import (
+    AbstractEstimator,
+    Surrogate,
+    Weighed,
+    gradient_bias,
+    partial_losses,
+    surrogate_loss,
+    weigh,
+)
 from scorepath.estimators.ddcg import DDCG
 from scorepath.estimators.gradients import per_episode_gradients
 from scorepath.estimators.ivw_h import IVWH
@@ -21,7 +29,10 @@ __all__ = [
     "ScoreFunction",
     "StraightThrough",
     "Surrogate",
+    "Weighed",
     "gradient_bias",
+    "partial_losses",
     "per_episode_gradients",
     "surrogate_loss",
+    "weigh",
 ]

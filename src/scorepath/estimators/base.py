@@ -15,8 +15,12 @@ from scorepath.baselines import AbstractBaseline
 from scorepath.distributions import AbstractHead
 from scorepath.envs import AbstractEnvironment
 from scorepath.policy import Policy
-from scorepath.rollout import rollout_windows
+from scorepath.rollout import rollout, rollout_windows
 from scorepath.types import Episodes
+
+LogProbs = Literal["auto", "rollout", "again"]
+_WIDE = 1024  # episodes from which keeping the rollout's graph is faster than a second forward pass
+_KEPT_STEPS = 2**22  # of a graph that `auto` keeps; 64-64 policies take 0.5 kB of each
 
 
 class AbstractEstimator(nn.Module, ABC):
@@ -35,6 +39,7 @@ class AbstractEstimator(nn.Module, ABC):
     min_episodes: ClassVar[int] = 1  # of a batch
     accept_discontinuities: bool = False  # run also where a derivative of one path misses jumps
     remedy_for_discontinuities: ClassVar[str] = "accept the bias with estimator.accept_discontinuities=true"
+    log_probs: LogProbs = "again"  # where log π(a_t | o_t) comes from
     window: int | None = None  # env steps between optimizer steps; None is the whole episode
 
     @abstractmethod
@@ -46,7 +51,13 @@ class AbstractEstimator(nn.Module, ABC):
 
     def collect(self, env: AbstractEnvironment, policy: Policy, seed: int) -> Iterator[Episodes]:
         """Plays one episode in each environment, window by window; the caller may learn between two of them."""
+        if self._keeps_log_probs(env):
+            return iter((rollout(env, policy, seed, log_probs=True),))
         return rollout_windows(env, policy, seed, window=self.window, graph=self.needs_graph)
+
+    def _keeps_log_probs(self, env: AbstractEnvironment) -> bool:
+        fits = env.num_envs >= _WIDE and env.num_envs * env.max_episode_steps <= _KEPT_STEPS
+        return self.log_probs == "rollout" or (self.log_probs == "auto" and fits)
 
     @abstractmethod
     def returns(self, episodes: Episodes, gamma: float, last_values: Tensor | None) -> Tensor:
@@ -68,25 +79,67 @@ class AbstractEstimator(nn.Module, ABC):
         """Takes a batch and its returns (T, N) into what is kept between updates, after its gradient was used."""
 
 
-class Surrogate(NamedTuple):
-    """What an update is computed from."""
+class Weighed(NamedTuple):
+    """A batch's returns and what the loss is made with."""
 
-    loss: Tensor  # (); its gradient is the estimate of -∇J, its value nothing in particular
-    metrics: dict[str, Tensor]
     advantages: Tensor  # (T, N), as the baseline left them
     weights: Tensor  # (T, N, ...), as `weigh` made them
     returns: Tensor  # (T, N), which the baseline is fitted to
 
 
+def weigh(
+    estimator: AbstractEstimator, baseline: AbstractBaseline, policy: Policy, episodes: Episodes, gamma: float
+) -> Weighed:
+    """Everything that couples the episodes of a batch: returns, baseline and normalisation."""
+    returns = estimator.returns(episodes, gamma, baseline.last_values(episodes))
+    advantages = baseline.advantages(episodes, returns, gamma, policy)
+    return Weighed(advantages, estimator.weigh(policy, episodes, advantages, gamma), returns)
+
+
+def partial_losses(
+    estimator: AbstractEstimator, policy: Policy, episodes: Episodes, weights: Tensor, gamma: float, chunk: int | None
+) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """The surrogate loss in parts whose sum it is, to be differentiated one by one.
+
+    A part is the share of some episodes; its activations are gone before the next part begins, and stay in the
+    processor's cache. A loss with a graph through the rollout is one part.
+
+    Args:
+        weights: (T, N, ...), of `weigh`.
+        chunk: env steps of a part, though at least one episode; None is the whole batch.
+
+    Yields:
+        loss () and metrics of each part, the metrics weighed by the part's share of valid steps.
+    """
+    time, number = episodes.rewards.shape
+    whole = chunk is None or estimator.needs_graph or episodes.log_probs is not None
+    size = number if whole or chunk is None else max(1, chunk // time)
+    valid_steps = episodes.valid.sum()
+    for start in range(0, number, size):
+        columns = slice(start, start + size)
+        part = episodes if size >= number else episodes.select(columns)
+        loss, metrics = estimator(policy, part, weights[:, columns], gamma)
+        share = part.valid.sum() / valid_steps
+        yield loss * (part.valid.shape[1] / number), {key: value * share for key, value in metrics.items()}
+
+
+class Surrogate(NamedTuple):
+    """What an update is computed from."""
+
+    loss: Tensor  # (); its gradient is the estimate of -∇J, its value nothing in particular
+    metrics: dict[str, Tensor]
+    advantages: Tensor  # these as in `Weighed`
+    weights: Tensor
+    returns: Tensor
+
+
 def surrogate_loss(
     estimator: AbstractEstimator, baseline: AbstractBaseline, policy: Policy, episodes: Episodes, gamma: float
 ) -> Surrogate:
-    """The three slots of a policy gradient put together, for training and for the proof of its gradient alike."""
-    returns = estimator.returns(episodes, gamma, baseline.last_values(episodes))
-    advantages = baseline.advantages(episodes, returns, gamma, policy)
-    weights = estimator.weigh(policy, episodes, advantages, gamma)
-    loss, metrics = estimator(policy, episodes, weights, gamma)
-    return Surrogate(loss, metrics, advantages, weights, returns)
+    """The three slots of a policy gradient put together, as training does it, but for the partition of the loss."""
+    weighed = weigh(estimator, baseline, policy, episodes, gamma)
+    ((loss, metrics),) = partial_losses(estimator, policy, episodes, weighed.weights, gamma, chunk=None)
+    return Surrogate(loss, metrics, *weighed)
 
 
 def gradient_bias(

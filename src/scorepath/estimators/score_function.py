@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from scorepath.estimators.base import AbstractEstimator
+from scorepath.estimators.base import AbstractEstimator, LogProbs
 from scorepath.policy import Policy
 from scorepath.returns import RunningMoments, discounts, reward_to_go, total_return, whiten
 from scorepath.types import Episodes
@@ -36,9 +36,14 @@ class ScoreFunction(AbstractEstimator):
             of no objective (Nota & Thomas 2020, arXiv:1906.07073), unless γ = 1. A total return needs no such weights.
         entropy_coefficient: weight of the entropy, summed over an episode's steps like the rewards, in the objective;
             not 0 changes the optimum.
+        log_probs: `rollout` keeps the graph of log π from when the actions were sampled, `again` computes it in a
+            second forward pass, which takes no memory; `auto` keeps it for batches that are wide enough to gain by it
+            and not too long. The gradient is the same but for rounding. A kept graph has no entropies: the metric is
+            then the mean of -log π, an unbiased estimate.
 
     Raises:
-        ValueError: for another option, or whitening over an episode whose steps all have one return.
+        ValueError: for another option, whitening over an episode whose steps all have one return, or an entropy bonus
+            on a kept graph.
     """
 
     needs_graph = False
@@ -49,6 +54,7 @@ class ScoreFunction(AbstractEstimator):
         normalize_returns: Normalization = "batch",
         discount_steps: bool = False,
         entropy_coefficient: float = 0.0,
+        log_probs: LogProbs = "auto",
     ) -> None:
         super().__init__()
         if credit not in get_args(Credit):
@@ -60,6 +66,11 @@ class ScoreFunction(AbstractEstimator):
                 "normalize_returns=episode leaves nothing of a total return, which is the same at every step of its "
                 "episode: use credit=reward_to_go or normalize_returns=batch."
             )
+        if log_probs not in get_args(LogProbs):
+            raise ValueError(f"log_probs={log_probs}: use one of {', '.join(get_args(LogProbs))}.")
+        if log_probs == "rollout" and entropy_coefficient != 0.0:
+            raise ValueError("log_probs=rollout keeps no entropies for entropy_coefficient: use log_probs=again.")
+        self.log_probs = "again" if entropy_coefficient != 0.0 else log_probs
         self.credit = credit
         self.normalize_returns = normalize_returns
         self.discount_steps = discount_steps
@@ -115,9 +126,13 @@ class ScoreFunction(AbstractEstimator):
         self, policy: Policy, episodes: Episodes, advantages: Tensor, gamma: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         valid = episodes.valid
-        dist = policy(episodes.observations[valid])  # batch_shape (B,), B valid steps
-        log_prob = dist.log_prob(episodes.actions[valid])
-        loss = -(log_prob * advantages.detach()[valid]).sum() / valid.shape[1]
+        if episodes.log_probs is not None:
+            log_prob = episodes.steps_of(episodes.log_probs)
+            loss = -(log_prob * episodes.steps_of(advantages.detach())).sum() / valid.shape[1]
+            return loss, {"train/entropy": -log_prob.detach().mean()}
+        dist = policy(episodes.steps_of(episodes.observations))  # batch_shape (B,), B valid steps
+        log_prob = dist.log_prob(episodes.steps_of(episodes.actions))
+        loss = -(log_prob * episodes.steps_of(advantages.detach())).sum() / valid.shape[1]
         if self.entropy_coefficient == 0.0:
             with torch.no_grad():
                 entropy = policy.head.entropy(dist).mean()

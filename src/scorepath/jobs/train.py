@@ -113,6 +113,11 @@ def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float |
     names = HydraConfig.get().runtime.choices
     module, summary["gradient_bias"] = make_module(cfg, names)
 
+    from scorepath.run.allocator import keep_freed_memory  # noqa: PLC0415
+
+    if cfg.keep_memory:
+        keep_freed_memory()
+
     from scorepath.jobs.finish import final_evaluation, finish_dashboard, report  # noqa: PLC0415
     from scorepath.run.dashboard import show_config  # noqa: PLC0415
     from scorepath.run.summary import weights_sha256  # noqa: PLC0415

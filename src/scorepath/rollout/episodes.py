@@ -120,7 +120,7 @@ def _collect(policy: Policy, lanes: Lanes, limit: int, graph: bool, rule: Acting
                 break
     with torch.set_grad_enabled(graph or log_probs):
         valid, place = lay_out(alive, columns, starts, lanes.env.num_envs)
-        observations, actions, *recorded = (place(list(values)) for values in zip(*played, strict=True))
+        observations, actions, *recorded_values = (place(list(values)) for values in zip(*played, strict=True))
         terminated, truncated = lanes.ends()
         return Episodes(
             observations=observations,
@@ -131,7 +131,7 @@ def _collect(policy: Policy, lanes: Lanes, limit: int, graph: bool, rule: Acting
             terminated=terminated,
             truncated=truncated,
             last_observations=lanes.last_observations(),
-            log_probs=recorded[0] if recorded else None,
+            log_probs=recorded_values[0] if recorded_values else None,
             action_nodes=tuple(action for _, action in played) if graph else None,
         )
 

@@ -63,7 +63,9 @@ class Lanes:
         step = self.env.step(given)
         # An ended episode keeps its last observation: what an environment answers later may be anything
         self.observation = step.observations if self._whole else choose(self.alive, step.observations, self.observation)
-        ended = self.alive & (step.terminated | step.truncated)
+        ended = step.terminated | step.truncated
+        if not self._whole:
+            ended = ended & self.alive
         if self._looks and not self._resets and not ended.any():
             return step.rewards, True
         self._ends[0, self.columns] |= ended & step.terminated

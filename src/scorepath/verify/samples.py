@@ -72,6 +72,7 @@ def _batches(
     splits = plain and not estimator.needs_graph and estimator.window is None
     together = max(1, _STEPS // (episodes * problem.dynamics.max_episode_steps)) if splits else 1
     together = min(together, batches)
+    estimator.log_probs = "again"  # one graph for all batches would be walked for each
     env = problem.env(together * episodes)
     for number, first in enumerate(range(0, batches, together)):
         windows = _play(env, policy, estimator, baseline, gamma, seed, number)
