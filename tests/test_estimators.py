@@ -1,6 +1,7 @@
 """Estimators: against slow loops, enumeration of every trajectory, and the exact gradient of the LQR."""
 
 import itertools
+from dataclasses import replace
 
 import cases
 import pytest
@@ -13,7 +14,7 @@ from scorepath.baselines import BatchMean, NoBaseline, TimeMean, Value
 from scorepath.distributions import Bernoulli, Categorical, Normal
 from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
 from scorepath.envs.dynamics import LQR, Pendulum
-from scorepath.estimators import Pathwise, ScoreFunction, surrogate_loss
+from scorepath.estimators import Pathwise, ScoreFunction, partial_losses, surrogate_loss
 from scorepath.policy import MLP, Policy
 from scorepath.rollout import rollout, rollout_windows
 from scorepath.types import Episodes
@@ -448,3 +449,88 @@ def test_pathwise_has_the_lower_variance_in_the_lqr():
         ]
         variances.append(float(torch.stack(table).var(dim=0).sum()))
     assert variances[1] > 10.0 * variances[0]
+
+
+# ------------------------------------------------------------------ ways to compute one gradient
+
+
+def score_function_case(**options):
+    """CartPole episodes of different lengths, with their log-probabilities from the rollout."""
+    env = GymnasiumEnvironment("CartPole-v1", 10, "sync")
+    policy = Policy(MLP(4, [16]), Bernoulli(env.action_space, 16))
+    torch.manual_seed(3)
+    episodes = rollout(env, policy, 5, log_probs=True)
+    env.close()
+    return ScoreFunction(**options), policy, episodes
+
+
+def test_log_probs_of_the_rollout_are_those_of_a_second_pass():
+    estimator, policy, episodes = score_function_case()
+    assert len(set(episodes.lengths.tolist())) > 3
+    expected = policy(episodes.observations[episodes.valid]).log_prob(episodes.actions[episodes.valid])
+    torch.testing.assert_close(episodes.log_probs[episodes.valid], expected, rtol=1e-5, atol=1e-6)
+    gradients = []
+    for played in (episodes, replace(episodes, log_probs=None)):
+        loss, metrics = surrogate_loss(estimator, TimeMean(), policy, played, 0.9)[:2]
+        gradients.append([*torch.autograd.grad(loss, list(policy.parameters())), metrics["train/entropy"]])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-2 if one.dim() == 0 else 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("number", "option", "kept"),
+    [(8, "auto", False), (1024, "auto", True), (8, "rollout", True), (1024, "again", False)],
+)
+def test_log_probs_are_kept_for_wide_batches_unless_told(number, option, kept):
+    env = TorchEnvironment(LQR(horizon=2), number)
+    (episodes,) = ScoreFunction(log_probs=option).collect(env, linear_policy(env), 0)
+    assert (episodes.log_probs is not None) == kept
+
+
+def linear_policy(env):
+    size = env.observation_space.shape[0]
+    return Policy(MLP(size, []), Normal(env.action_space, size))
+
+
+def test_a_graph_too_long_to_keep_is_not_kept():
+    env = TorchEnvironment(LQR(horizon=5000), 1024)
+    assert not ScoreFunction()._keeps_log_probs(env)
+    assert ScoreFunction(log_probs="rollout")._keeps_log_probs(env)
+
+
+def test_an_entropy_bonus_needs_a_second_pass():
+    assert ScoreFunction(entropy_coefficient=0.1).log_probs == "again"
+    with pytest.raises(ValueError, match="log_probs=rollout keeps no entropies"):
+        ScoreFunction(entropy_coefficient=0.1, log_probs="rollout")
+
+
+@pytest.mark.parametrize("entropy_coefficient", [0.0, 0.3])
+@pytest.mark.parametrize("chunk", [1, 100, 10**9, None])
+def test_the_parts_of_a_loss_add_up_to_it(chunk, entropy_coefficient):
+    estimator, policy, episodes = score_function_case(entropy_coefficient=entropy_coefficient)
+    policy, episodes = policy.double(), to_double(replace(episodes, log_probs=None))
+    whole = surrogate_loss(estimator, TimeMean(), policy, episodes, 0.9)
+    parameters = list(policy.parameters())
+    expected = torch.autograd.grad(whole.loss, parameters)
+    parts = list(partial_losses(estimator, policy, episodes, whole.weights, 0.9, chunk))
+    time = len(episodes.rewards)
+    assert len(parts) == {1: 10, 100: -(-10 // max(1, 100 // time)), 10**9: 1, None: 1}[chunk]
+    torch.testing.assert_close(sum(loss for loss, _ in parts), whole.loss)
+    torch.testing.assert_close(sum(metrics["train/entropy"] for _, metrics in parts), whole.metrics["train/entropy"])
+    for loss, _ in parts:
+        loss.backward()
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-10, atol=1e-12)
+
+
+def to_double(episodes):
+    changed = {name: getattr(episodes, name).double() for name in ("observations", "actions", "rewards")}
+    return replace(episodes, **changed, last_observations=episodes.last_observations.double())
+
+
+def test_a_loss_with_a_graph_through_the_rollout_is_one_part():
+    env = TorchEnvironment(LQR(horizon=4), 6)
+    policy = linear_policy(env)
+    (episodes,) = rollout_windows(env, policy, 0, graph=True)
+    weights = Pathwise(None).returns(episodes, 0.9, None)
+    assert len(list(partial_losses(Pathwise(None), policy, episodes, weights, 0.9, 1))) == 1

@@ -184,3 +184,52 @@ def test_mixed_precision_ends_before_the_head(kind):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         dist = policy(torch.randn(5, 3))
         assert dist.log_prob(dist.sample()).dtype == torch.float32
+
+
+# ------------------------------------------------------------------ speed that changes nothing
+
+
+@pytest.mark.parametrize("rows", [1, 7, 5000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_tanh_of_a_torso_is_tanh(rows, dtype):
+    """Forward and backward, in the range where it matters and far beyond."""
+    torso = MLP(3, [8, 8]).to(dtype)
+    layers = [layer for layer in torso.layers if isinstance(layer, nn.Linear)]
+    inputs = (
+        torch.randn(rows, 3, dtype=dtype) * torch.logspace(-4, 3, rows, dtype=dtype).unsqueeze(1)
+    ).requires_grad_()
+    expected = inputs
+    for layer in layers:
+        expected = torch.tanh(layer(expected))
+    upstream = torch.randn(rows, 8, dtype=dtype)
+    wanted = torch.autograd.grad(expected, [inputs, *torso.parameters()], upstream)
+    actual = torso(inputs)
+    tolerance = {torch.float32: 1e-6, torch.float64: 1e-14}[dtype]
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
+    with torch.no_grad():
+        torch.testing.assert_close(torso(inputs), expected, rtol=0, atol=tolerance)
+    for one, other in zip(torch.autograd.grad(actual, [inputs, *torso.parameters()], upstream), wanted, strict=True):
+        scale = other.abs().max().clamp(min=1.0)
+        torch.testing.assert_close(one / scale, other / scale, rtol=0, atol=20 * tolerance)
+
+
+def test_gradients_of_many_outputs_at_once_go_through_the_tanh():
+    torso = MLP(3, [64])
+    inputs = torch.randn(100, 3)
+    sums = torso(inputs).sum(dim=1)[:2]
+    weight = torso.layers[0].weight
+    together = torch.autograd.grad(sums, weight, torch.eye(2), is_grads_batched=True, retain_graph=True)[0]
+    for index in range(2):
+        torch.testing.assert_close(together[index], torch.autograd.grad(sums[index], weight, retain_graph=True)[0])
+
+
+def test_widening_layers_store_columns_and_load_what_was_saved():
+    torso = MLP(4, [64, 64])
+    assert torso.layers[0].weight.stride() == (1, 64)
+    assert torso.layers[2].weight.stride() == (64, 1)
+    torso(torch.randn(5, 4)).sum().backward()
+    assert torso.layers[0].weight.grad.stride() == (1, 64)
+    other = MLP(4, [64, 64])
+    other.load_state_dict(torso.state_dict())
+    assert other.layers[0].weight.stride() == (1, 64)
+    assert torch.equal(other.layers[0].weight, torso.layers[0].weight)

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import gymnasium as gym
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
@@ -64,6 +65,9 @@ def make_evaluation_environment(
     if isinstance(probe, GymnasiumEnvironment):
         kwargs = dict(node.kwargs or {})
         id, limit, threshold = node.id, node.max_episode_steps, node.reward_threshold
+        if node.vectorization == "envpool":
+            kwargs = {}  # EnvPool's own
+            id = node.id if node.id in gym.registry else None
     probe.close()
     if id is None:
         return make_environment(node, 1 if render else min(episodes, _EVAL_ENVS), device)
@@ -134,8 +138,15 @@ def make_slots(
     return policy, estimator, baseline
 
 
-def make_module(cfg: DictConfig, names: Mapping[str, str]) -> tuple[Any, list[str]]:
-    """The LightningModule, with every combination checked, and why its expected gradient is not exact, if it is not.
+class Labels(NamedTuple):
+    """What a run says of itself at its start and in its summary."""
+
+    gradient_bias: list[str]  # why the expected gradient is not exact
+    irreproducible: list[str]  # why the same command, or a resumed run, may end with other weights
+
+
+def make_module(cfg: DictConfig, names: Mapping[str, str]) -> tuple[Any, Labels]:
+    """The LightningModule, with every combination checked.
 
     Args:
         cfg: the composed config.
@@ -148,7 +159,12 @@ def make_module(cfg: DictConfig, names: Mapping[str, str]) -> tuple[Any, list[st
     policy, estimator, baseline = make_slots(cfg, probe, names)
     make_optimizer = construct(cfg.optimizer, "optimizer")
     _try_optimizer(make_optimizer, policy)
-    labels = gradient_bias(probe, estimator, baseline, cfg.gamma, policy.head)
+    on_gpu = cfg.trainer.accelerator == "gpu" or (cfg.trainer.accelerator == "auto" and torch.cuda.is_available())
+    reasons = [probe.irreproducible, "a GPU adds up in no fixed order" if on_gpu else None]
+    labels = Labels(
+        gradient_bias(probe, estimator, baseline, cfg.gamma, policy.head),
+        [reason for reason in reasons if reason is not None],
+    )
     probe.close()
 
     from scorepath.module import PolicyGradient  # noqa: PLC0415 (Lightning takes seconds to import; refusals do not)

@@ -36,10 +36,16 @@ class AbstractEnvironment(ABC):
     accepts_weights: bool = False  # also takes weights (N, K) for Discrete(K), or p(1) (N,) for Discrete(2)
     can_branch: bool = False  # `branch` is there
     can_narrow: bool = False  # `keep` is there
+    irreproducible: str | None = None  # why `reset` does not give the same episodes for the same seed again
 
     @abstractmethod
     def reset(self, seed: int) -> Tensor:
-        """Starts N fresh episodes, a pure function of `seed` (63 bits). Returns observations (N, *O)."""
+        """Starts fresh episodes, a pure function of `seed` (63 bits).
+
+        Returns:
+            observations (N, *O); or fewer than N, of environments that each begin another episode, by Gymnasium's
+            next-step autoreset, until N have been begun.
+        """
 
     @abstractmethod
     def step(self, actions: Tensor) -> Step:

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from scorepath.envs.base import AbstractEnvironment, Step
 from scorepath.envs.composite import width
-from scorepath.envs.lanes import make_lanes
+from scorepath.envs.envpool import EnvPoolLanes
+from scorepath.envs.lanes import AbstractLanes, make_lanes
 from scorepath.errors import ConfigError, NonFiniteError, ScorepathError
 from scorepath.seeding import split_seed
 
+Vectorization = Literal["auto", "sync", "async", "vector_entry_point", "envpool"]
 _EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "pygame": "classic-control", "ale_py": "atari"}
 
 
@@ -28,8 +30,11 @@ class GymnasiumEnvironment(AbstractEnvironment):
     Args:
         id: Gymnasium id, `CartPole-v1` or `module:Id-v0`.
         num_envs: N.
-        vectorization: `auto` takes the environment's own vectorised implementation where it has one, else `sync`;
-            `async` runs one process per environment and pays only where a step takes over a millisecond.
+        vectorization: `auto` takes the environment's own vectorised implementation where it has one, else `sync`, one
+            after the other; `async` runs each environment in a process of its own and pays only where a step takes over
+            a millisecond; `envpool` takes EnvPool's implementation of the same id.
+        workers: environments of `async` or `envpool`, at most N: each begins another of the N episodes as soon as its
+            last one has ended; None is N.
         kwargs: passed to the environment's constructor.
         max_episode_steps: replaces the registered time limit; needed where there is none.
         reward_threshold: replaces the registered one.
@@ -43,45 +48,41 @@ class GymnasiumEnvironment(AbstractEnvironment):
         self,
         id: str,  # Gymnasium's own word
         num_envs: int,
-        vectorization: Literal["auto", "sync", "async", "vector_entry_point"] = "auto",
+        vectorization: Vectorization = "auto",
+        workers: int | None = None,
         kwargs: dict[str, Any] | None = None,
         max_episode_steps: int | None = None,
         reward_threshold: float | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        spec = find_spec(id)
-        limit = max_episode_steps or spec.max_episode_steps
-        if limit is None:
+        number = min(workers or num_envs, num_envs)
+        if workers is not None and vectorization not in ("async", "envpool"):
             raise ConfigError(
-                f"env.id={id} has no time limit, so an episode may never end: set env.max_episode_steps=1000, say."
+                f"env.workers={workers} has no meaning for env.vectorization={vectorization}, which leaves out ended "
+                "episodes instead of beginning others: use env.workers=null."
             )
-        self.name = spec.id
-        self.max_episode_steps = limit
-        self.reward_threshold = spec.reward_threshold if reward_threshold is None else reward_threshold
-        self.num_envs = num_envs
-        self._device = torch.device(device)
-        mode = None if vectorization == "auto" else vectorization
-        try:
-            # The time limit goes in as a keyword: `make` and the vector entry points both read it there
-            vector = gym.make_vec(spec, num_envs, mode, max_episode_steps=limit, **(kwargs or {}))
-        except gym.error.DependencyNotInstalled as error:
-            raise ConfigError(missing_package(id, error)) from error
-        except (gym.error.Error, TypeError, ValueError) as error:
-            raise ConfigError(f"env.id={id} cannot be made with vectorization={vectorization}: {error}") from error
-        if not isinstance(vector.single_observation_space, gym.spaces.Box):
-            try:
-                vector = FlattenObservation(vector)  # one-hot for Discrete, concatenation for Dict and Tuple
-            except (NotImplementedError, ValueError, TypeError) as error:
+        if vectorization == "envpool":
+            limit_option = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
+            pool = EnvPoolLanes(id, number, {**(kwargs or {}), **limit_option})
+            self.name, self.max_episode_steps, threshold = id, pool.max_episode_steps, pool.reward_threshold
+            self._lanes: AbstractLanes = pool
+        else:
+            spec = find_spec(id)
+            limit = max_episode_steps or spec.max_episode_steps
+            if limit is None:
                 raise ConfigError(
-                    f"env.id={id} has observations {vector.single_observation_space}, which cannot be flattened into "
-                    "one vector: wrap the environment and register it under an id of its own."
-                ) from error
-        self.render_fps = float(vector.metadata.get("render_fps") or 30.0)
-        self._vector: gym.vector.VectorEnv = vector
-        self._lanes = make_lanes(vector)
-        self.can_narrow = self._lanes.can_narrow
-        self.observation_space = vector.single_observation_space
-        self.action_space = vector.single_action_space
+                    f"env.id={id} has no time limit, so an episode may never end: set env.max_episode_steps=1000, say."
+                )
+            self.name, self.max_episode_steps, threshold = spec.id, limit, spec.reward_threshold
+            vector = make_vector(id, spec, number, vectorization, limit, kwargs or {})
+            self.render_fps = float(vector.metadata.get("render_fps") or 30.0)
+            self._lanes = make_lanes(vector)
+        self.reward_threshold = threshold if reward_threshold is None else reward_threshold
+        self.num_envs = num_envs
+        self.can_narrow, self.irreproducible = self._lanes.can_narrow, self._lanes.irreproducible
+        self._device = torch.device(device)
+        self._number = number
+        self.observation_space, self.action_space = self._lanes.observation_space, self._lanes.action_space
         composite = isinstance(self.action_space, gym.spaces.Dict | gym.spaces.Tuple)
         self._action_dtype = None if composite else self.action_space.dtype
         self._action_shape = (width(self.action_space),) if composite else self.action_space.shape or ()
@@ -93,9 +94,9 @@ class GymnasiumEnvironment(AbstractEnvironment):
     def reset(self, seed: int) -> Tensor:
         self._seed = seed
         self._steps = 0
-        self._columns = np.arange(self.num_envs)
+        self._columns = np.arange(self._number)
         observations = self._lanes.reset(seed)
-        self._ended = np.zeros(self.num_envs, dtype=bool)
+        self._ended = np.zeros(self._number, dtype=bool)
         self._check("observation", observations)
         return self._to_tensor(observations)
 
@@ -112,7 +113,8 @@ class GymnasiumEnvironment(AbstractEnvironment):
         self._steps += 1
         self._check("observation", observations, numpy_actions)
         self._check("reward", rewards, numpy_actions)
-        self._ended |= terminated | truncated
+        if self._number == self.num_envs:  # else an end is followed by another episode, which is looked at
+            self._ended |= terminated | truncated
         return Step(
             self._to_tensor(observations),
             self._to_tensor(rewards),
@@ -126,16 +128,15 @@ class GymnasiumEnvironment(AbstractEnvironment):
         self._columns, self._ended = self._columns[kept], self._ended[kept]
 
     def describe_episode(self, index: int) -> str:
-        if self.is_batch_implementation:
+        if self.is_batch_implementation or self._number < self.num_envs:
             return f"episode {index} of the batch reset with seed {self._seed}"
         return f"the episode reset with seed {split_seed(self._seed, self.num_envs)[index]}"
 
     def render(self) -> np.ndarray | None:
-        frames = self._vector.render()
-        return None if frames is None else np.asarray(frames[0])
+        return self._lanes.render()
 
     def close(self) -> None:
-        self._vector.close()
+        self._lanes.close()
 
     def _to_tensor(self, array: np.ndarray) -> Tensor:
         # `astype` copies, for vector environments may write into one buffer again and again
@@ -154,6 +155,38 @@ class GymnasiumEnvironment(AbstractEnvironment):
                 f"{self.describe_episode(int(self._columns[lane]))}: nothing was learned from this update; mend the "
                 "environment or leave the action's range smaller."
             )
+
+
+def make_vector(
+    id: str,
+    spec: gym.envs.registration.EnvSpec,
+    number: int,
+    vectorization: Vectorization,
+    limit: int,
+    kwargs: dict[str, Any],
+) -> gym.vector.VectorEnv:
+    """Gymnasium's vector environment, with observations flattened to a Box.
+
+    Raises:
+        ConfigError: a missing package, arguments it does not take, observations that cannot be flattened.
+    """
+    mode = None if vectorization == "auto" else vectorization
+    try:
+        # The time limit goes in as a keyword: `make` and the vector entry points both read it there
+        vector = gym.make_vec(spec, number, mode, max_episode_steps=limit, **kwargs)
+    except gym.error.DependencyNotInstalled as error:
+        raise ConfigError(missing_package(id, error)) from error
+    except (gym.error.Error, TypeError, ValueError) as error:
+        raise ConfigError(f"env.id={id} cannot be made with vectorization={vectorization}: {error}") from error
+    if isinstance(vector.single_observation_space, gym.spaces.Box):
+        return vector
+    try:
+        return FlattenObservation(vector)  # one-hot for Discrete, concatenation for Dict and Tuple
+    except (NotImplementedError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"env.id={id} has observations {vector.single_observation_space}, which cannot be flattened into one "
+            "vector: wrap the environment and register it under an id of its own."
+        ) from error
 
 
 def find_spec(id: str) -> gym.envs.registration.EnvSpec:

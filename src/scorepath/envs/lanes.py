@@ -24,8 +24,11 @@ class Answer(NamedTuple):
 class AbstractLanes(ABC):
     """Environments that are stepped side by side. An array that `step` returns may be written over by the next."""
 
+    observation_space: gym.Space  # of one environment
+    action_space: gym.Space
     can_narrow: bool = False  # `keep` is there
     one_seed: bool = False  # all start states come from one generator
+    irreproducible: str | None = None  # why `reset` does not give the same episodes for the same seed again
 
     @abstractmethod
     def reset(self, seed: int) -> np.ndarray:
@@ -41,43 +44,62 @@ class AbstractLanes(ABC):
         """Leaves all other lanes out of what follows, until the next reset."""
         raise NotImplementedError
 
+    def render(self) -> np.ndarray | None:
+        """The first environment as a picture, or None where it cannot be drawn."""
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """Releases what the environments hold."""
 
 
-class VectorLanes(AbstractLanes):
-    """A vector environment as it is: all lanes are stepped, those whose episode has ended by autoreset."""
+class AbstractGymnasiumLanes(AbstractLanes):
+    """What all vector environments of Gymnasium share."""
 
     def __init__(self, vector: gym.vector.VectorEnv) -> None:
         self._vector = vector
+        self.observation_space, self.action_space = vector.single_observation_space, vector.single_action_space
+        self._composite = isinstance(self.action_space, gym.spaces.Dict | gym.spaces.Tuple)
+
+    def _nested(self, actions: np.ndarray) -> Any:
+        return nest(self.action_space, actions) if self._composite else actions
+
+    def render(self) -> np.ndarray | None:
+        frames = self._vector.render()
+        return None if frames is None else np.asarray(frames[0])
+
+    def close(self) -> None:
+        self._vector.close()
+
+
+class VectorLanes(AbstractGymnasiumLanes):
+    """A vector environment as it is: all lanes are stepped, those whose episode has ended by autoreset."""
+
+    def __init__(self, vector: gym.vector.VectorEnv) -> None:
+        super().__init__(vector)
         self.one_seed = not isinstance(vector.unwrapped, gym.vector.AsyncVectorEnv)
-        self._composite = isinstance(vector.single_action_space, gym.spaces.Dict | gym.spaces.Tuple)
 
     def reset(self, seed: int) -> np.ndarray:
         seeds: Any = seed if self.one_seed else split_seed(seed, self._vector.num_envs)  # Gymnasium types lists away
         return self._vector.reset(seed=seeds)[0]
 
     def step(self, actions: np.ndarray) -> Answer:
-        nested = nest(self._vector.single_action_space, actions) if self._composite else actions
-        return Answer(*self._vector.step(nested)[:4])
+        return Answer(*self._vector.step(self._nested(actions))[:4])
 
     def close(self) -> None:
         self._vector.close()
 
 
-class SerialLanes(AbstractLanes):
+class SerialLanes(AbstractGymnasiumLanes):
     """The environments of a SyncVectorEnv, each stepped by itself for as long as its episode runs."""
 
     can_narrow = True
 
     def __init__(self, vector: gym.vector.VectorEnv) -> None:
         assert isinstance(vector.unwrapped, gym.vector.SyncVectorEnv)
-        self._vector = vector
+        super().__init__(vector)
         self._envs = vector.unwrapped.envs
         self._flattens = vector is not vector.unwrapped  # FlattenObservation is the only wrapper
-        self._batched_actions = vector.action_space
-        self._composite = isinstance(vector.single_action_space, gym.spaces.Dict | gym.spaces.Tuple)
 
     def reset(self, seed: int) -> np.ndarray:
         observations, _ = self._vector.reset(seed=split_seed(seed, self._vector.num_envs))  # type: ignore[arg-type]
@@ -87,11 +109,10 @@ class SerialLanes(AbstractLanes):
         return self._observations
 
     def step(self, actions: np.ndarray) -> Answer:
-        nested = nest(self._vector.single_action_space, actions) if self._composite else actions
         number = len(self._rows)
         rewards = np.zeros(number)
         terminated, truncated = np.zeros(number, dtype=bool), np.zeros(number, dtype=bool)
-        for lane, action in enumerate(iterate(self._batched_actions, nested)):
+        for lane, action in enumerate(iterate(self._vector.action_space, self._nested(actions))):
             if not self._ended[lane]:
                 env = self._envs[self._rows[lane]]
                 observation, rewards[lane], terminated[lane], truncated[lane], _ = env.step(action)
@@ -105,11 +126,8 @@ class SerialLanes(AbstractLanes):
         self._rows, self._ended = self._rows[rows], self._ended[rows]
         self._observations = self._observations[rows]
 
-    def close(self) -> None:
-        self._vector.close()
 
-
-class CartPoleLanes(AbstractLanes):
+class CartPoleLanes(AbstractGymnasiumLanes):
     """Gymnasium's vectorised CartPole. Its whole state is three arrays, of which lanes can be taken."""
 
     can_narrow = True
@@ -117,30 +135,28 @@ class CartPoleLanes(AbstractLanes):
 
     def __init__(self, vector: gym.vector.VectorEnv) -> None:
         assert isinstance(vector.unwrapped, CartPoleVectorEnv)
-        self._vector = vector.unwrapped
+        super().__init__(vector)
+        self._cartpole = vector.unwrapped
         self._num_envs = vector.num_envs
 
     def reset(self, seed: int) -> np.ndarray:
         self._resize(self._num_envs)
-        return self._vector.reset(seed=seed)[0]
+        return self._cartpole.reset(seed=seed)[0]
 
     def step(self, actions: np.ndarray) -> Answer:
-        return Answer(*self._vector.step(actions)[:4])
+        return Answer(*self._cartpole.step(actions)[:4])
 
     def keep(self, rows: np.ndarray) -> None:
-        vector = self._vector
+        vector = self._cartpole
         assert vector.state is not None
         vector.state = vector.state[:, rows]
         vector.steps, vector.prev_done = vector.steps[rows], vector.prev_done[rows]
         self._resize(len(rows))
 
     def _resize(self, number: int) -> None:
-        if number != self._vector.num_envs:
-            self._vector.num_envs = number
-            self._vector.action_space = batch_space(self._vector.single_action_space, number)
-
-    def close(self) -> None:
-        self._vector.close()
+        if number != self._cartpole.num_envs:
+            self._cartpole.num_envs = number
+            self._cartpole.action_space = batch_space(self.action_space, number)
 
 
 def make_lanes(vector: gym.vector.VectorEnv) -> AbstractLanes:

@@ -37,6 +37,7 @@ _SUMMARY = (
     "solved_at_env_steps",
     "weights_sha256",
     "gradient_bias",
+    "irreproducible",
     "versions",
 )
 _OBJECTIVES = (
@@ -111,7 +112,8 @@ def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float |
     from scorepath.build import make_module  # noqa: PLC0415
 
     names = HydraConfig.get().runtime.choices
-    module, summary["gradient_bias"] = make_module(cfg, names)
+    module, labels = make_module(cfg, names)
+    summary.update(labels._asdict())
 
     from scorepath.run.allocator import keep_freed_memory  # noqa: PLC0415
 
@@ -131,8 +133,10 @@ def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float |
         if trainer.is_global_zero:
             _save_config(cfg, directory)
         show_config(trainer.loggers, OmegaConf.to_yaml(cfg), module.env_steps)
-        for label in summary["gradient_bias"]:
+        for label in labels.gradient_bias:
             log.info("The gradient is biased: %s.", label)
+        for label in labels.irreproducible:
+            log.info("The run cannot be repeated exactly: %s.", label)
         started, steps_before = time.perf_counter(), module.env_steps
         try:
             if not _is_finished(cfg, module, stopping):
