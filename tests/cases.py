@@ -52,7 +52,7 @@ from scorepath.distributions import (
     TruncatedNormal,
     VonMises,
 )
-from scorepath.envs.dynamics import LQR, AbstractDynamics, Pendulum
+from scorepath.envs.dynamics import LQR, AbstractDynamics, CartPole, Pendulum
 from scorepath.estimators import (
     DDCG,
     IVWH,
@@ -279,12 +279,20 @@ DYNAMICS: list[DynamicsCase] = [
     DynamicsCase("lqr", LQR, {"dim": 3, "horizon": 20}),
     DynamicsCase("pendulum_torch", Pendulum),
     DynamicsCase("pendulum_discrete_torch", Pendulum, {"torques": 4}),
+    DynamicsCase("cartpole_torch", CartPole),
 ]
 
 # Torch dynamics and the Gymnasium environment that each equals step for step: one line for each `original`.
 TWINS: list[tuple[type[AbstractDynamics], str]] = [
     (Pendulum, "Pendulum-v1"),
+    (CartPole, "CartPole-v1"),
 ]
+
+# Random states of a twin reach as far as this to both sides; 3 where no line says otherwise.
+TWIN_STATES: dict[str, np.ndarray] = {
+    "CartPole-v1": np.array([2.6, 3.0, 0.25, 3.0]),
+    "Pendulum-v1": np.array([7.0, 8.0]),
+}
 
 # option of conf/estimator, class, options that every generic test tries
 ESTIMATORS: list[tuple[str, type[AbstractEstimator], dict[str, Any]]] = [

@@ -65,9 +65,8 @@ def test_a_twin_equals_the_original_over_1000_random_steps(dynamics, id):
         close(observation[0], given, 1e-6)
         resets, over = resets + 1, False
         while not over:
-            # beyond the bounds too, where the original clips; float64, for float32 would round inside the original
-            action = 1.5 * generator.uniform(twin.action_space.low, twin.action_space.high).astype(np.float64)
-            step = twin.step(torch.from_numpy(action)[None])
+            action = random_action(twin.action_space, generator)
+            step = twin.step(torch.as_tensor(action)[None])
             given, reward, terminated, truncated, _ = original.step(action)
             state = torch.as_tensor(original.unwrapped.state, dtype=torch.float64)[None]
             close(step.observations, twin.dynamics.observation(state))
@@ -78,6 +77,41 @@ def test_a_twin_equals_the_original_over_1000_random_steps(dynamics, id):
             steps += 1
     assert resets > 1
     original.close()
+
+
+def random_action(space, generator):
+    if isinstance(space, spaces.Discrete):
+        return int(generator.integers(space.n))
+    # beyond the bounds too, where the original clips; float64, for float32 would round inside the original
+    return 1.5 * generator.uniform(space.low, space.high).astype(np.float64)
+
+
+@pytest.mark.parametrize(("dynamics", "id"), cases.TWINS, ids=lambda value: getattr(value, "name", value))
+def test_a_twin_equals_the_original_from_random_states(dynamics, id):
+    """One step from 1,000 states all over the observation space, to 1e-9: rewards, terminations and next states."""
+    twin, original = dynamics(), gym.make(id, disable_env_checker=True)
+    generator = np.random.default_rng(1)
+    width = twin.initial(generator, 1).shape[1]
+    ended = 0
+    for _ in range(1000):
+        original.reset(seed=0)
+        state = cases.TWIN_STATES.get(id, np.full(width, 3.0)) * generator.uniform(-1.0, 1.0, size=width)
+        action = random_action(twin.action_space, generator)
+        set_state(original, state)
+        _, reward, terminated, _, _ = original.step(action)
+        before, given = torch.as_tensor(state)[None], torch.as_tensor(action)[None]
+        after = twin.transition(before, given)
+        close(after[0], np.asarray(original.unwrapped.state, dtype=np.float64))
+        close(twin.reward(before, given, after), [reward])
+        over = bool(twin.terminal(after)) if twin.terminates else False
+        assert over == terminated
+        ended += terminated
+    assert ended > 10 or not twin.terminates
+    original.close()
+
+
+def set_state(env, state):
+    env.unwrapped.state = np.array(state, dtype=np.float64)
 
 
 @pytest.mark.parametrize(("dynamics", "id"), cases.TWINS, ids=lambda value: getattr(value, "name", value))

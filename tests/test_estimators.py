@@ -477,12 +477,9 @@ def test_log_probs_of_the_rollout_are_those_of_a_second_pass():
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-2 if one.dim() == 0 else 1e-5)
 
 
-@pytest.mark.parametrize(
-    ("number", "option", "kept"),
-    [(8, "auto", False), (1024, "auto", True), (8, "rollout", True), (1024, "again", False)],
-)
-def test_log_probs_are_kept_for_wide_batches_unless_told(number, option, kept):
-    env = TorchEnvironment(LQR(horizon=2), number)
+@pytest.mark.parametrize(("option", "kept"), [("again", False), ("rollout", True)])
+def test_log_probs_are_kept_if_told(option, kept):
+    env = TorchEnvironment(LQR(horizon=2), 8)
     (episodes,) = ScoreFunction(log_probs=option).collect(env, linear_policy(env), 0)
     assert (episodes.log_probs is not None) == kept
 
@@ -492,14 +489,7 @@ def linear_policy(env):
     return Policy(MLP(size, []), Normal(env.action_space, size))
 
 
-def test_a_graph_too_long_to_keep_is_not_kept():
-    env = TorchEnvironment(LQR(horizon=5000), 1024)
-    assert not ScoreFunction()._keeps_log_probs(env)
-    assert ScoreFunction(log_probs="rollout")._keeps_log_probs(env)
-
-
 def test_an_entropy_bonus_needs_a_second_pass():
-    assert ScoreFunction(entropy_coefficient=0.1).log_probs == "again"
     with pytest.raises(ValueError, match="log_probs=rollout keeps no entropies"):
         ScoreFunction(entropy_coefficient=0.1, log_probs="rollout")
 

@@ -89,7 +89,7 @@ class PolicyGradient(pl.LightningModule):
         self._make_eval_env = make_eval_env
         self._make_optimizer = make_optimizer
         self._lr_schedule = lr_schedule
-        self._env: AbstractEnvironment | None = None
+        self.env: AbstractEnvironment | None = None
         self._eval_env: AbstractEnvironment | None = None
         self.update_index = 0  # updates done, k; Lightning's global_step counts optimizer steps instead
         self.env_steps = 0  # valid steps of all ranks
@@ -113,20 +113,20 @@ class PolicyGradient(pl.LightningModule):
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """One update. Returns its surrogate loss (the mean over windows), detached: the steps are already taken."""
         started = time.perf_counter()
-        if self._env is None:
-            self._env = self.make_env(self.device)
+        if self.env is None:
+            self.env = self.make_env(self.device)
         self._set_learning_rate()
         rank, k = self.global_rank, self.update_index
         env_seed = derive_seed(self.seed, Stream.ENVIRONMENT, rank, k)
         seed_torch(self.seed, Stream.BASELINE, rank, k)
-        greedy_returns = self.baseline.play(self._env, self.policy, env_seed, self.gamma)
+        greedy_returns = self.baseline.play(self.env, self.policy, env_seed, self.gamma)
         seed_torch(self.seed, Stream.ACTION, rank, k)
-        windows = self.estimator.collect(self._env, self.policy, env_seed)
+        windows = self.estimator.collect(self.env, self.policy, env_seed)
         learned = []
-        returns = torch.zeros(self._env.num_envs, device=self.device)
-        lengths = torch.zeros(self._env.num_envs, device=self.device)
+        returns = torch.zeros(self.env.num_envs, device=self.device)
+        lengths = torch.zeros(self.env.num_envs, device=self.device)
         for episodes in windows:
-            learned.append(self._learn(replace(episodes, greedy_returns=greedy_returns)))
+            learned.append(self.learn(replace(episodes, greedy_returns=greedy_returns)))
             returns += episodes.episode_returns
             lengths += episodes.lengths
         keys = dict.fromkeys(key for metrics in learned for key in metrics)
@@ -148,7 +148,7 @@ class PolicyGradient(pl.LightningModule):
         self.rollout_return = float(returns.mean())
         return metrics["train/surrogate_loss"]
 
-    def _learn(self, episodes: Episodes) -> dict[str, Tensor]:
+    def learn(self, episodes: Episodes) -> dict[str, Tensor]:
         """One optimizer step from one window, then the baseline's fit."""
         policy_optimizer, baseline_optimizer = (*self._optimizers(), None)[:2]
         weighed = weigh(self.estimator, self.baseline, self.policy, episodes, self.gamma)
@@ -251,7 +251,7 @@ class PolicyGradient(pl.LightningModule):
 
     def close(self) -> None:
         """Closes the environments."""
-        for env in (self._env, self._eval_env):
+        for env in (self.env, self._eval_env):
             if env is not None:
                 env.close()
-        self._env = self._eval_env = None
+        self.env = self._eval_env = None

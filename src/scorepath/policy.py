@@ -113,7 +113,9 @@ class MLP(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(*B, O) -> (*B, F)."""
-        return self.layers(inputs)
+        for layer in self.layers:
+            inputs = layer(inputs)
+        return inputs
 
 
 def _linear(in_features: int, out_features: int) -> nn.Linear:
@@ -153,10 +155,9 @@ class Policy(nn.Module):
 
     def features(self, observations: Tensor) -> Tensor:
         """(*B, *O) -> (*B, F)."""
-        if self._observation_dims == 0:
-            inputs = observations.unsqueeze(-1)
-        else:
-            inputs = observations.flatten(-self._observation_dims)
+        inputs = observations
+        if self._observation_dims != 1:
+            inputs = inputs.flatten(-self._observation_dims) if self._observation_dims else inputs.unsqueeze(-1)
         if self.normalizer is not None:
             inputs = self.normalizer(inputs)
         return self.torso(inputs)

@@ -65,7 +65,7 @@ class GymnasiumEnvironment(AbstractEnvironment):
             limit_option = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
             pool = EnvPoolLanes(id, number, {**(kwargs or {}), **limit_option})
             self.name, self.max_episode_steps, threshold = id, pool.max_episode_steps, pool.reward_threshold
-            self._lanes: AbstractLanes = pool
+            self.lanes: AbstractLanes = pool
         else:
             spec = find_spec(id)
             limit = max_episode_steps or spec.max_episode_steps
@@ -76,26 +76,26 @@ class GymnasiumEnvironment(AbstractEnvironment):
             self.name, self.max_episode_steps, threshold = spec.id, limit, spec.reward_threshold
             vector = make_vector(id, spec, number, vectorization, limit, kwargs or {})
             self.render_fps = float(vector.metadata.get("render_fps") or 30.0)
-            self._lanes = make_lanes(vector)
+            self.lanes = make_lanes(vector)
         self.reward_threshold = threshold if reward_threshold is None else reward_threshold
         self.num_envs = num_envs
-        self.can_narrow, self.irreproducible = self._lanes.can_narrow, self._lanes.irreproducible
+        self.can_narrow, self.irreproducible = self.lanes.can_narrow, self.lanes.irreproducible
         self._device = torch.device(device)
         self._number = number
-        self.observation_space, self.action_space = self._lanes.observation_space, self._lanes.action_space
+        self.observation_space, self.action_space = self.lanes.observation_space, self.lanes.action_space
         composite = isinstance(self.action_space, gym.spaces.Dict | gym.spaces.Tuple)
         self._action_dtype = None if composite else self.action_space.dtype
         self._action_shape = (width(self.action_space),) if composite else self.action_space.shape or ()
         self._seed = 0
         self._steps = 0
         # a whole-batch implementation draws all start states from one generator and takes one seed
-        self.is_batch_implementation = self._lanes.one_seed
+        self.is_batch_implementation = self.lanes.one_seed
 
     def reset(self, seed: int) -> Tensor:
         self._seed = seed
         self._steps = 0
         self._columns = np.arange(self._number)
-        observations = self._lanes.reset(seed)
+        observations = self.lanes.reset(seed)
         self._ended = np.zeros(self._number, dtype=bool)
         self._check("observation", observations)
         return self._to_tensor(observations)
@@ -109,7 +109,7 @@ class GymnasiumEnvironment(AbstractEnvironment):
         if numpy_actions.shape != expected:
             # several environments broadcast a wrong shape without a word
             raise ScorepathError(f"{self.name} takes actions of shape {expected}, but got {numpy_actions.shape}.")
-        observations, rewards, terminated, truncated = self._lanes.step(numpy_actions)
+        observations, rewards, terminated, truncated = self.lanes.step(numpy_actions)
         self._steps += 1
         self._check("observation", observations, numpy_actions)
         self._check("reward", rewards, numpy_actions)
@@ -124,7 +124,7 @@ class GymnasiumEnvironment(AbstractEnvironment):
 
     def keep(self, rows: Tensor) -> None:
         kept = rows.cpu().numpy()
-        self._lanes.keep(kept)
+        self.lanes.keep(kept)
         self._columns, self._ended = self._columns[kept], self._ended[kept]
 
     def describe_episode(self, index: int) -> str:
@@ -133,10 +133,10 @@ class GymnasiumEnvironment(AbstractEnvironment):
         return f"the episode reset with seed {split_seed(self._seed, self.num_envs)[index]}"
 
     def render(self) -> np.ndarray | None:
-        return self._lanes.render()
+        return self.lanes.render()
 
     def close(self) -> None:
-        self._lanes.close()
+        self.lanes.close()
 
     def _to_tensor(self, array: np.ndarray) -> Tensor:
         # `astype` copies, for vector environments may write into one buffer again and again

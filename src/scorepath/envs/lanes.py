@@ -65,10 +65,12 @@ class AbstractGymnasiumLanes(AbstractLanes):
         return nest(self.action_space, actions) if self._composite else actions
 
     def render(self) -> np.ndarray | None:
+        """Gymnasium's own picture."""
         frames = self._vector.render()
         return None if frames is None else np.asarray(frames[0])
 
     def close(self) -> None:
+        """Closes the vector environment."""
         self._vector.close()
 
 

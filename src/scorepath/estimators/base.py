@@ -18,9 +18,7 @@ from scorepath.policy import Policy
 from scorepath.rollout import rollout, rollout_windows
 from scorepath.types import Episodes
 
-LogProbs = Literal["auto", "rollout", "again"]
-_WIDE = 1024  # episodes from which keeping the rollout's graph is faster than a second forward pass
-_KEPT_STEPS = 2**22  # of a graph that `auto` keeps; 64-64 policies take 0.5 kB of each
+LogProbs = Literal["again", "rollout"]
 
 
 class AbstractEstimator(nn.Module, ABC):
@@ -51,13 +49,9 @@ class AbstractEstimator(nn.Module, ABC):
 
     def collect(self, env: AbstractEnvironment, policy: Policy, seed: int) -> Iterator[Episodes]:
         """Plays one episode in each environment, window by window; the caller may learn between two of them."""
-        if self._keeps_log_probs(env):
+        if self.log_probs == "rollout":
             return iter((rollout(env, policy, seed, log_probs=True),))
         return rollout_windows(env, policy, seed, window=self.window, graph=self.needs_graph)
-
-    def _keeps_log_probs(self, env: AbstractEnvironment) -> bool:
-        fits = env.num_envs >= _WIDE and env.num_envs * env.max_episode_steps <= _KEPT_STEPS
-        return self.log_probs == "rollout" or (self.log_probs == "auto" and fits)
 
     @abstractmethod
     def returns(self, episodes: Episodes, gamma: float, last_values: Tensor | None) -> Tensor:

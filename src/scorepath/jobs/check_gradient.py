@@ -5,6 +5,7 @@ import importlib.util
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from scorepath import garbage
 from scorepath.errors import ConfigError, ScorepathError
 
 
@@ -20,6 +21,8 @@ def check_gradient(cfg: DictConfig) -> None:
 
     from scorepath.build import construct, make_slots  # noqa: PLC0415
     from scorepath.verify import check  # noqa: PLC0415
+
+    garbage.resume()
 
     names = {group: str(option) for group, option in HydraConfig.get().runtime.choices.items()}
     problem = construct(cfg.problem, f"problem={names['problem']}")

@@ -15,6 +15,7 @@ import numpy as np
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from scorepath import garbage
 from scorepath.build import CONF
 from scorepath.errors import ConfigError, ScorepathError
 from scorepath.run.directory import check_writable
@@ -110,6 +111,8 @@ def compare_variances(cfg: DictConfig, folder: Path) -> None:
 def _variance(cfg: DictConfig, sweep: DictConfig, value: float, options: Mapping[str, Any]) -> Point:
     from scorepath.build import construct, make_slots  # noqa: PLC0415
     from scorepath.verify import gradient_samples  # noqa: PLC0415
+
+    garbage.resume()
 
     on_problem = "problem" in sweep
     task = f"problem={sweep.problem}" if on_problem else f"env={sweep.env}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from scorepath import garbage
 from scorepath.errors import ConfigError
 from scorepath.run.directory import write_json
 
@@ -38,6 +39,8 @@ def evaluate(cfg: DictConfig) -> None:
     from scorepath.run.recording import record_episode, write_video  # noqa: PLC0415
     from scorepath.run.summary import mean_ci95  # noqa: PLC0415
     from scorepath.seeding import Stream, derive_seed, seed_torch  # noqa: PLC0415
+
+    garbage.resume()
 
     try:
         trained: Any = OmegaConf.load(saved)

@@ -55,10 +55,10 @@ def _record(cfg: DictConfig, trainer: pl.Trainer, module: PolicyGradient) -> Non
     try:
         env = make_evaluation_environment(cfg.env, 1, render=True)
         seed_torch(cfg.seed, Stream.FINAL_ACTION, index=module.update_index)
-        frames, _ = recording.record_episode(
-            env, module.policy.cpu(), derive_seed(cfg.seed, Stream.FINAL_ENVIRONMENT, index=1)
-        )
-        fps = env.render_fps
+        stride = max(1, round(env.render_fps / recording.GIF_FPS))
+        seed = derive_seed(cfg.seed, Stream.FINAL_ENVIRONMENT, index=1)
+        frames, _ = recording.record_episode(env, module.policy.cpu(), seed, stride=stride)
+        fps = env.render_fps / stride
         env.close()
     except Exception as error:  # a machine without OpenGL or pygame must not lose the run for a picture
         log.warning("No picture of an episode: %s", str(error).split("\n", 1)[0])

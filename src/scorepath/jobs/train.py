@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from scorepath import garbage
 from scorepath.config import nearest
 from scorepath.errors import ConfigError, InterruptedRunError
 from scorepath.run.directory import check_writable, holds_run, write_json
@@ -40,6 +41,7 @@ _SUMMARY = (
     "irreproducible",
     "versions",
 )
+_WIDE = 512  # episodes; below, one thread is faster than several that wait for each other
 _OBJECTIVES = (
     "eval_return_mean",
     "env_steps",
@@ -109,6 +111,8 @@ def _log_to_file(message: str) -> None:
 
 def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float | None:
     # Imports stand in the functions, so that a refused config costs half a second and not five
+    import torch  # noqa: PLC0415
+
     from scorepath.build import make_module  # noqa: PLC0415
 
     names = HydraConfig.get().runtime.choices
@@ -119,12 +123,15 @@ def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float |
 
     if cfg.keep_memory:
         keep_freed_memory()
+    if cfg.threads is not None or cfg.episodes_per_update < _WIDE:
+        torch.set_num_threads(cfg.threads or 1)
 
     from scorepath.jobs.finish import final_evaluation, finish_dashboard, report  # noqa: PLC0415
     from scorepath.run.dashboard import show_config  # noqa: PLC0415
     from scorepath.run.summary import weights_sha256  # noqa: PLC0415
 
     path, checkpoint = _load_checkpoint(cfg, directory, module)
+    garbage.resume()
     trainer, stopping, stop_signal = _make_trainer(cfg, directory, module)
     if checkpoint is not None:
         stopping.load_state_dict(checkpoint["callbacks"][stopping.state_key])

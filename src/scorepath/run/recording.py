@@ -14,6 +14,7 @@ from scorepath.policy import Policy
 from scorepath.rollout import act
 
 GIF_WIDTH = 300  # pixels
+GIF_FPS = 25  # frames a second, at most: drawing them takes longer than playing
 GIF_FRAMES = 100  # at most, spread over the episode
 
 
@@ -25,12 +26,13 @@ def draw_without_display() -> None:
 
 
 def record_episode(
-    env: AbstractEnvironment, policy: Policy, seed: int, *, deterministic: bool = False
+    env: AbstractEnvironment, policy: Policy, seed: int, *, deterministic: bool = False, stride: int = 1
 ) -> tuple[list[np.ndarray], float]:
-    """Plays one episode and draws every step.
+    """Plays one episode and draws it.
 
     Args:
         env: one environment that renders; the caller seeds torch.
+        stride: draw every so many steps.
 
     Returns:
         Frames (height, width, 3) of uint8, none if the environment cannot be drawn, and the episode's return.
@@ -39,8 +41,8 @@ def record_episode(
     frames: list[np.ndarray] = []
     total = 0.0
     with torch.no_grad():
-        for _ in range(env.max_episode_steps):
-            frame = env.render()
+        for number in range(env.max_episode_steps):
+            frame = None if number % stride else env.render()
             if frame is not None:
                 frames.append(frame)
             dist = policy(observation)

@@ -1,6 +1,7 @@
 """One file per torch environment."""
 
 from scorepath.envs.dynamics.base import AbstractDynamics
+from scorepath.envs.dynamics.cartpole import CartPole
 from scorepath.envs.dynamics.discontinuous import BallWithWall, Heaviside
 from scorepath.envs.dynamics.lqr import LQR
 from scorepath.envs.dynamics.mixed import Hybrid, Mixed
@@ -14,6 +15,7 @@ __all__ = [
     "AbstractOneStep",
     "BallWithWall",
     "Bell",
+    "CartPole",
     "Choice",
     "Cosine",
     "Heaviside",
