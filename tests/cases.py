@@ -52,7 +52,16 @@ from scorepath.distributions import (
     TruncatedNormal,
     VonMises,
 )
-from scorepath.envs.dynamics import LQR, AbstractDynamics, CartPole, Pendulum
+from scorepath.envs.dynamics import (
+    LQR,
+    AbstractDynamics,
+    Acrobot,
+    CartPole,
+    CartPoleSwingUp,
+    MountainCar,
+    MountainCarContinuous,
+    Pendulum,
+)
 from scorepath.estimators import (
     DDCG,
     IVWH,
@@ -280,18 +289,32 @@ DYNAMICS: list[DynamicsCase] = [
     DynamicsCase("pendulum_torch", Pendulum),
     DynamicsCase("pendulum_discrete_torch", Pendulum, {"torques": 4}),
     DynamicsCase("cartpole_torch", CartPole),
+    DynamicsCase("acrobot_torch", Acrobot),
+    DynamicsCase("mountain_car_torch", MountainCar),
+    DynamicsCase("mountain_car_continuous_torch", MountainCarContinuous),
+    DynamicsCase("cartpole_swingup_torch", CartPoleSwingUp),
+    DynamicsCase("double_integrator", LQR, {"dim": 1, "coupling": 0.0}),
 ]
 
 # Torch dynamics and the Gymnasium environment that each equals step for step: one line for each `original`.
 TWINS: list[tuple[type[AbstractDynamics], str]] = [
     (Pendulum, "Pendulum-v1"),
     (CartPole, "CartPole-v1"),
+    (Acrobot, "Acrobot-v1"),
+    (MountainCar, "MountainCar-v0"),
+    (MountainCarContinuous, "MountainCarContinuous-v0"),
 ]
+
+# Originals that keep their state in float32: a twin can equal them only to that.
+ROUNDED_ORIGINALS = {"MountainCarContinuous-v0"}
 
 # Random states of a twin reach as far as this to both sides; 3 where no line says otherwise.
 TWIN_STATES: dict[str, np.ndarray] = {
     "CartPole-v1": np.array([2.6, 3.0, 0.25, 3.0]),
     "Pendulum-v1": np.array([7.0, 8.0]),
+    "Acrobot-v1": np.array([np.pi, np.pi, 4 * np.pi, 9 * np.pi]),
+    "MountainCar-v0": np.array([1.2, 0.07]),
+    "MountainCarContinuous-v0": np.array([1.2, 0.07]),
 }
 
 # option of conf/estimator, class, options that every generic test tries

@@ -1,5 +1,6 @@
 """Shared fixtures, and the Gymnasium environment that the tests play: small, scripted, real."""
 
+import gc
 from typing import ClassVar
 
 import gymnasium as gym
@@ -123,9 +124,12 @@ torch.set_warn_always(True)  # or a warning of torch's fails only the test that 
 
 @pytest.fixture(autouse=True)
 def _torch_state():
-    """Every test starts from the same generator and default dtype, and leaves them as they were."""
-    dtype = torch.get_default_dtype()
+    """Every test starts from the same generator, default dtype and threads, and leaves them as they were."""
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(20240607)
         yield
     torch.set_default_dtype(dtype)
+    torch.set_num_threads(threads)
+    gc.unfreeze()  # the scripts freeze what there is, and a process is not meant to run hundreds of them
+    gc.enable()

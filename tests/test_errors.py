@@ -34,7 +34,7 @@ def no_rollout(monkeypatch):
     def refuse(*args):
         raise AssertionError("a rollout")
 
-    monkeypatch.setattr("scorepath.rollout._collect", refuse)
+    monkeypatch.setattr("scorepath.rollout.episodes._collect", refuse)
 
 
 @pytest.mark.parametrize("option", [f"{group}={option}" for group, options in GROUPS.items() for option in options])

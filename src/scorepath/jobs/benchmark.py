@@ -53,7 +53,8 @@ class _Benchmark:
     """Starts the processes that are measured."""
 
     def __init__(self, cfg: DictConfig) -> None:
-        self.cfg: Any = OmegaConf.to_container(cfg, resolve=True)
+        options: Any = OmegaConf.to_container(cfg, resolve=True)
+        self.cfg: dict[str, Any] = options
         chosen = self.cfg["choose"] or list(self.cfg["tasks"])
         self.tasks: dict[str, list[str]] = {name: self.cfg["tasks"][name] for name in chosen}
         self.threads = self.cfg["threads"] or len(os.sched_getaffinity(0))
