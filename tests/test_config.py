@@ -82,9 +82,8 @@ def test_every_baseline_has_a_case(option):
 
 
 @pytest.mark.parametrize("option", options("env"))
-def test_every_torch_environment_has_a_case(option):
-    node = OmegaConf.load(CONF / "env" / f"{option}.yaml")
-    dynamics = OmegaConf.select(node, "env.dynamics._target_")
+def test_every_torch_environment_has_a_case(option, composed):
+    dynamics = composed[f"env={option}"]["env"].get("dynamics", {}).get("_target_")
     if dynamics is None:
         assert not [case for case in cases.DYNAMICS if case.option == option]
         return

@@ -177,7 +177,7 @@ HELD = (
 # name -> signal, and the step at which it comes (HOLD of helpers.Hold)
 INTERRUPTIONS = {
     "SIGTERM": (signal.SIGTERM, "training_step:600"),  # between two evaluations: there is no checkpoint of this update
-    "SIGINT": (signal.SIGINT, "training_step:450"),  # in an update after which an evaluation is due
+    "SIGINT": (signal.SIGINT, "training_step:{due}"),  # in an update after which an evaluation is due
     "evaluation": (signal.SIGTERM, "validation_step:20"),
     "final evaluation, SIGTERM": (signal.SIGTERM, "evaluate!validation_step:20"),
     "final evaluation, SIGINT": (signal.SIGINT, "evaluate!validation_step:20"),
@@ -193,12 +193,15 @@ def uninterrupted(tmp_path_factory) -> Outcome:
 
 
 @pytest.fixture(scope="module")
-def interrupted(tmp_path_factory) -> dict[str, Outcome]:
+def interrupted(tmp_path_factory, uninterrupted) -> dict[str, Outcome]:
     """Real runs that got a real signal in the middle of an episode; side by side, for each waits for its imports."""
     processes = {}
+    ends = [int(row["env_steps"]) for row in uninterrupted.rows if row["rollout/episode_return_mean"]]
+    first = ends.index(next(int(row["env_steps"]) for row in uninterrupted.rows if row["eval/return_mean"]))
+    due = (ends[first - 1] + ends[first]) // 2
     for name, (_, where) in INTERRUPTIONS.items():
         folder = tmp_path_factory.mktemp("interrupted")
-        processes[name] = folder, start("train", folder, "hydra.run.dir=run", *HELD, HOLD=where)
+        processes[name] = folder, start("train", folder, "hydra.run.dir=run", *HELD, HOLD=where.format(due=due))
     outcomes = {}
     try:
         for name, (folder, process) in processes.items():
