@@ -1,3 +1,7 @@
 """scorepath: policy gradients on torch.distributions, score function and pathwise, with Hydra and Lightning."""
 
 __version__ = "0.1.0"
+
+from scorepath.registration import register_when_imported
+
+register_when_imported()

@@ -69,10 +69,11 @@ def make_evaluation_environment(
             kwargs = {}  # EnvPool's own
             id = node.id if node.id in gym.registry else None
     probe.close()
+    if render:
+        draw_without_display()
     if id is None:
         return make_environment(node, 1 if render else min(episodes, _EVAL_ENVS), device)
     if render:
-        draw_without_display()
         kwargs = {**kwargs, "render_mode": "rgb_array"}
     make = partial(
         GymnasiumEnvironment,

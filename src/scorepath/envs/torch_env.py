@@ -3,11 +3,13 @@
 import copy
 
 import gymnasium as gym
+import numpy as np
 import torch
 from gymnasium.utils.seeding import np_random
 from torch import Tensor
 
 from scorepath.envs.base import AbstractEnvironment, Step
+from scorepath.envs.drawing import Painter
 from scorepath.envs.dynamics.base import AbstractDynamics
 
 
@@ -48,12 +50,14 @@ class TorchEnvironment(AbstractEnvironment):
         self.action_space = dynamics.action_space
         self.max_episode_steps = dynamics.max_episode_steps
         self.reward_threshold = dynamics.reward_threshold
+        self.render_fps = dynamics.render_fps
         self.differentiable = dynamics.differentiable
         self.discontinuities = dynamics.discontinuities
         self.accepts_weights = dynamics.accepts_weights
         self._device = torch.device(device)
         self._dtype = dtype
         self._seed = 0
+        self._painter: Painter | None = None
 
     def reset(self, seed: int) -> Tensor:
         self._seed = seed
@@ -103,6 +107,17 @@ class TorchEnvironment(AbstractEnvironment):
 
     def detach(self) -> None:
         self._state = self._state.detach()
+
+    def render(self) -> np.ndarray | None:
+        if self.dynamics.drawn_as is None:
+            return None
+        if self._painter is None:
+            self._painter = Painter(self.dynamics.drawn_as)
+        return self._painter.draw(self._state[0].detach().cpu().double().numpy())
+
+    def close(self) -> None:
+        if self._painter is not None:
+            self._painter.close()
 
     def describe_episode(self, index: int) -> str:
         return f"episode {index} of the batch reset with seed {self._seed}"

@@ -41,7 +41,8 @@ class Acrobot(AbstractDynamics):
     """
 
     name = "acrobot_torch"
-    original = "Acrobot-v1"
+    original = drawn_as = "Acrobot-v1"
+    render_fps = 15.0
     max_episode_steps = 500
     reward_threshold = -100.0
     discontinuities = "the reward is -1 until the episode ends, whose time jumps"

@@ -20,6 +20,8 @@ class AbstractDynamics(ABC):
     max_episode_steps: int
     reward_threshold: float | None = None
     original: str | None = None  # Gymnasium id of the environment this is the twin of; policies are evaluated on it
+    drawn_as: str | None = None  # Gymnasium id of a classic-control environment whose renderer draws these states
+    render_fps: float = 30.0  # pictures a second of that renderer
     terminates: bool = True  # False: `terminal` is never true, and need not be asked
     differentiable: bool = False  # rewards have useful gradients with respect to actions
     # where reward or transition jump, in words: there a derivative of one path knows nothing of the jump

@@ -44,7 +44,8 @@ class CartPole(AbstractDynamics):
     """
 
     name = "cartpole_torch"
-    original = "CartPole-v1"
+    original = drawn_as = "CartPole-v1"
+    render_fps = 50.0
     max_episode_steps = 500
     reward_threshold = 475.0
     discontinuities = "the reward is 1 until the episode ends, whose time jumps"

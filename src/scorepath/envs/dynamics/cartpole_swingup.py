@@ -17,6 +17,8 @@ class CartPoleSwingUp(AbstractDynamics):
     """
 
     name = "cartpole_swingup_torch"
+    drawn_as = "CartPole-v1"
+    render_fps = 50.0
     max_episode_steps = 200
     differentiable = True
     terminates = False

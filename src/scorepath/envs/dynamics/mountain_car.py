@@ -47,7 +47,7 @@ class MountainCar(AbstractDynamics):
     """
 
     name = "mountain_car_torch"
-    original = "MountainCar-v0"
+    original = drawn_as = "MountainCar-v0"
     max_episode_steps = 200
     reward_threshold = -110.0
     discontinuities = "the reward is -1 until the episode ends, whose time jumps"
@@ -82,7 +82,7 @@ class MountainCarContinuous(AbstractDynamics):
     """
 
     name = "mountain_car_continuous_torch"
-    original = "MountainCarContinuous-v0"
+    original = drawn_as = "MountainCarContinuous-v0"
     max_episode_steps = 999
     reward_threshold = 90.0
     # not differentiable: the cost of actions is, but its derivative says to stand still; all to be gained is a jump

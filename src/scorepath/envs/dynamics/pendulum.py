@@ -25,6 +25,7 @@ class Pendulum(AbstractDynamics):
 
     name = "pendulum_torch"
     original: str | None = "Pendulum-v1"
+    drawn_as = "Pendulum-v1"
     differentiable = True
     terminates = False
     max_episode_steps = 200
