@@ -161,6 +161,9 @@ def make_module(cfg: DictConfig, names: Mapping[str, str]) -> tuple[Any, Labels]
     make_optimizer = construct(cfg.optimizer, "optimizer")
     _try_optimizer(make_optimizer, policy)
     on_gpu = cfg.trainer.accelerator == "gpu" or (cfg.trainer.accelerator == "auto" and torch.cuda.is_available())
+    if cfg.compile:
+        _try_compiler("cuda" if on_gpu else "cpu")
+        policy.torso.compile(dynamic=True)  # whose batches are of lanes and of chunks
     reasons = [probe.irreproducible, "a GPU adds up in no fixed order" if on_gpu else None]
     labels = Labels(
         gradient_bias(probe, estimator, baseline, cfg.gamma, policy.head),
@@ -171,7 +174,7 @@ def make_module(cfg: DictConfig, names: Mapping[str, str]) -> tuple[Any, Labels]
     from scorepath.module import PolicyGradient  # noqa: PLC0415 (Lightning takes seconds to import; refusals do not)
 
     module = PolicyGradient(
-        make_env=lambda device: make_environment(cfg.env, cfg.episodes_per_update, device),
+        make_env=partial(_make_training_environment, cfg),
         make_eval_env=lambda device: make_evaluation_environment(cfg.env, cfg.eval.episodes, device),
         policy=policy,
         estimator=estimator,
@@ -196,6 +199,27 @@ def _try_optimizer(make_optimizer: Callable[..., Any], policy: Policy) -> None:
         make_optimizer(policy.parameters())
     except (TypeError, ValueError) as error:
         raise ConfigError(f"optimizer was refused: {error}") from error
+
+
+def _make_training_environment(cfg: DictConfig, device: torch.device) -> AbstractEnvironment:
+    env = make_environment(cfg.env, cfg.episodes_per_update, device)
+    if cfg.compile:
+        env.compile()
+    return env
+
+
+def _try_compiler(device: str) -> None:
+    """Torch says only after the first rollout has begun that there is no compiler, and says it on many lines."""
+    import torch._functorch.config as compiled_backward  # noqa: PLC0415 (of the compiler, a second to import)
+
+    compiled_backward.donated_buffer = False  # or a graph could not be gone back through twice, as diagnostics do
+    try:
+        torch.compile(torch.square)(torch.ones(2, device=device))
+    except Exception as error:
+        reason = " ".join(str(error).split("\n", 1)[0].split())
+        raise ConfigError(
+            f"compile=true found no working compiler ({reason}): install g++ (on a GPU: triton), or leave it false."
+        ) from error
 
 
 def dist_options() -> dict[str, type[AbstractHead]]:

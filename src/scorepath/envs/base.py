@@ -74,6 +74,9 @@ class AbstractEnvironment(ABC):
         """
         raise NotImplementedError(f"{self.name} cannot copy its state.")
 
+    def compile(self) -> None:
+        """Has torch compile the steps from now on, where they are torch's."""
+
     def describe_episode(self, index: int) -> str:
         """How to start episode `index` of the last reset again, for error messages."""
         return f"environment {index}"

@@ -58,6 +58,7 @@ class TorchEnvironment(AbstractEnvironment):
         self._dtype = dtype
         self._seed = 0
         self._painter: Painter | None = None
+        self._advance = self._play
 
     def reset(self, seed: int) -> Tensor:
         self._seed = seed
@@ -70,22 +71,25 @@ class TorchEnvironment(AbstractEnvironment):
     def step(self, actions: Tensor) -> Step:
         if self.accepts_weights:
             actions = self._as_weights(actions)
-        state = self._state
-        following = self.dynamics.transition(state, actions)
         self._steps += 1
+        self._state, observations, rewards, terminated = self._advance(self._state, self._start, actions)
+        truncated = torch.full_like(terminated, self._steps >= self.max_episode_steps)
+        return Step(observations, rewards, terminated, truncated)
+
+    def _play(self, state: Tensor, start: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Next states, what they show, rewards, and whether they end the episode."""
+        following = self.dynamics.transition(state, actions)
+        reward = self.dynamics.reward(state, actions, following)
         terminated = self.dynamics.terminal(following)
-        step = Step(
-            self.dynamics.observation(following),
-            self.dynamics.reward(state, actions, following),
-            terminated,
-            torch.full_like(terminated, self._steps >= self.max_episode_steps),
-        )
+        observation = self.dynamics.observation(following)
         if self.dynamics.terminates:
             # An ended episode plays on from its start, where everything is finite: masked values then leave no NaN
             # in the gradient, which a zero would not undo
-            following = torch.where(terminated.unsqueeze(-1), self._start, following)
-        self._state = following
-        return step
+            following = torch.where(terminated.unsqueeze(-1), start, following)
+        return following, observation, reward, terminated
+
+    def compile(self) -> None:
+        self._advance = torch.compile(self._play, dynamic=True)  # the number of lanes changes
 
     def _as_weights(self, actions: Tensor) -> Tensor:
         """Choices (N,) int64, p(1) (N,) or weights (N, K) -> weights (N, K)."""

@@ -1,6 +1,7 @@
 """Gradients of each episode by itself."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,9 +24,15 @@ def per_episode_gradients(losses: Tensor, parameters: Iterable[Tensor]) -> Tenso
     chosen = list(parameters)
     tables = []
     for rows in torch.eye(len(losses), dtype=losses.dtype, device=losses.device).split(_AT_ONCE):
-        gradients = torch.autograd.grad(
-            losses, chosen, rows, retain_graph=True, is_grads_batched=True, allow_unused=True
-        )
+        gradients: Any
+        try:
+            gradients = torch.autograd.grad(
+                losses, chosen, rows, retain_graph=True, is_grads_batched=True, allow_unused=True
+            )
+        except RuntimeError:
+            # What torch.compile made takes no batch of gradients; whatever else is wrong shows again row by row
+            single = [torch.autograd.grad(losses, chosen, row, retain_graph=True, allow_unused=True) for row in rows]
+            gradients = [None if some[0] is None else torch.stack(some) for some in zip(*single, strict=True)]
         parts = (
             rows.new_zeros(len(rows), parameter.numel()) if gradient is None else gradient.reshape(len(rows), -1)
             for parameter, gradient in zip(chosen, gradients, strict=True)
