@@ -477,11 +477,37 @@ def test_log_probs_of_the_rollout_are_those_of_a_second_pass():
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-2 if one.dim() == 0 else 1e-5)
 
 
-@pytest.mark.parametrize(("option", "kept"), [("again", False), ("rollout", True)])
-def test_log_probs_are_kept_if_told(option, kept):
-    env = TorchEnvironment(LQR(horizon=2), 8)
+@pytest.mark.parametrize(
+    ("option", "number", "horizon", "kept"),
+    [
+        ("again", 8, 2, False),
+        ("rollout", 8, 2, True),
+        ("auto", 8, 2, False),  # narrow
+        ("auto", 2048, 2, True),
+        ("auto", 2048, 10**6, False),  # 16 GB, were no episode to end before its time limit
+    ],
+)
+def test_log_probs_are_kept_if_told_or_if_that_is_fast_and_fits(option, number, horizon, kept):
+    env = TorchEnvironment(Quitting(horizon), number)
     (episodes,) = ScoreFunction(log_probs=option).collect(env, linear_policy(env), 0)
     assert (episodes.log_probs is not None) == kept
+
+
+class Quitting(LQR):
+    """Ends after a step."""
+
+    terminates = True
+
+    def __init__(self, horizon):
+        super().__init__()
+        self.max_episode_steps = horizon
+
+    def terminal(self, state):
+        return torch.ones(len(state), dtype=torch.bool)
+
+
+def test_an_entropy_bonus_leaves_it_to_a_second_pass():
+    assert ScoreFunction(entropy_coefficient=0.1).log_probs == "again"
 
 
 def linear_policy(env):

@@ -112,7 +112,7 @@ RULES: dict[str, Rule] = {
     "dist.initial_concentration": _ABOVE_0_TO_100,
     "estimator.credit": _one_of("reward_to_go", "total_return"),
     "estimator.normalize_returns": _one_of("none", "episode", "batch", "running"),
-    "estimator.log_probs": _one_of("again", "rollout"),
+    "estimator.log_probs": _one_of("auto", "again", "rollout"),
     "estimator.entropy_coefficient": _NOT_NEGATIVE,
     "estimator.window": _optional(_at_least(1, 10**6)),
     "estimator.temperature": _optional(_ABOVE_0_TO_100),

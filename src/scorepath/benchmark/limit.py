@@ -1,30 +1,24 @@
-"""What this machine can do at most: `python -m scorepath.benchmark.limit OVERRIDES...` prints one JSON line.
+"""What this machine can do at most with a given environment and policy.
 
 A training step needs one step of the environment, one forward pass and one backward pass of the policy. Their rates are
 measured by themselves, at their best batch sizes and with nothing around them; all three one after the other is the
 limit that training is compared with.
 """
 
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-import hydra
 import numpy as np
 import torch
-from hydra.core.global_hydra import GlobalHydra
 
-from scorepath.build import CONF, make_environment, make_policy
 from scorepath.envs import AbstractEnvironment, GymnasiumEnvironment
 from scorepath.envs.lanes import AbstractLanes, SerialLanes
 from scorepath.policy import Policy
-from scorepath.run.allocator import keep_freed_memory
 
-_SECONDS = 0.4  # of each repetition
-_REPETITIONS = 5
+_SECONDS = 0.1  # of each repetition
+_REPETITIONS = 3
 _ROWS = (1024, 2048, 4096, 8192, 16384)  # of a backward pass
 
 
@@ -110,30 +104,20 @@ def lane_rates(lanes: AbstractLanes, actions: np.ndarray) -> list[float]:
     return rates
 
 
-def main(overrides: list[str]) -> dict[str, Any]:
-    """Measures the environment and the policy of a training config."""
-    keep_freed_memory()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose("train", overrides, return_hydra_config=True)
-        names = {key: str(option) for key, option in cfg.hydra.runtime.choices.items()}
-    GlobalHydra.instance().clear()
-    env = make_environment(cfg.env, cfg.episodes_per_update)
-    policy = make_policy(cfg, env, names["dist"])
+def measure(env: AbstractEnvironment, policy: Policy) -> dict[str, float]:
+    """The rates of an environment and a policy, and what all of it allows.
+
+    Args:
+        env: at the width of the rollout; its episodes are lost.
+        policy: its gradients are lost.
+    """
     observation = env.reset(0)
     with torch.no_grad():
         actions = policy.head.to_env(policy(observation).sample())
-    result: dict[str, Any] = {**machine(), **policy_rates(policy, observation)}
-    rates = stepping(env, actions)
-    env.close()
-    result["environment_per_second"], result["environment_rates"] = statistics.median(rates), rates
+    result = {**machine(), **policy_rates(policy, observation)}
+    result["environment_per_second"] = statistics.median(stepping(env, actions))
     both, forward = result["forward_backward_per_second"], result["forward_per_second"]
-    # the rollout's forward pass is as narrow as the batch, the one before the backward pass at its best: one of them
-    # is needed, and the faster one is counted
-    best_forward = max(forward, both)
     result["limit_per_second"] = 1.0 / (1.0 / result["environment_per_second"] + 1.0 / both)
-    result["limit_per_second_of_two_passes"] = 1.0 / (1.0 / result["limit_per_second"] + 1.0 / best_forward)
+    # the forward pass of the rollout, as narrow as the batch, and the one before the backward pass, at its best
+    result["limit_per_second_of_two_passes"] = 1.0 / (1.0 / result["limit_per_second"] + 1.0 / forward)
     return result
-
-
-if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1:])))

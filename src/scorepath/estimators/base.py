@@ -18,7 +18,9 @@ from scorepath.policy import Policy
 from scorepath.rollout import rollout, rollout_windows
 from scorepath.types import Episodes
 
-LogProbs = Literal["again", "rollout"]
+LogProbs = Literal["auto", "again", "rollout"]
+_WIDE = 2048  # episodes from which keeping a rollout's graph is faster on a CPU than a second pass
+_MOST_KEPT = 4 * 2**30  # bytes of activations
 
 
 class AbstractEstimator(nn.Module, ABC):
@@ -49,9 +51,19 @@ class AbstractEstimator(nn.Module, ABC):
 
     def collect(self, env: AbstractEnvironment, policy: Policy, seed: int) -> Iterator[Episodes]:
         """Plays one episode in each environment, window by window; the caller may learn between two of them."""
-        if self.log_probs == "rollout":
+        if self._keeps_graph(env, policy):
             return iter((rollout(env, policy, seed, log_probs=True),))
         return rollout_windows(env, policy, seed, window=self.window, graph=self.needs_graph)
+
+    def _keeps_graph(self, env: AbstractEnvironment, policy: Policy) -> bool:
+        """Whether the rollout records log π with its graph."""
+        if self.log_probs != "auto":
+            return self.log_probs == "rollout"
+        weights = [parameter for parameter in policy.parameters() if parameter.dim() > 1]
+        # of each layer's output, autograd and the allocator hold about two copies of four bytes an entry
+        bytes_per_step = 8 * sum(len(weight) for weight in weights)
+        fits = env.num_envs * env.max_episode_steps * bytes_per_step <= _MOST_KEPT
+        return fits and env.num_envs >= _WIDE and all(weight.device.type == "cpu" for weight in weights)
 
     @abstractmethod
     def returns(self, episodes: Episodes, gamma: float, last_values: Tensor | None) -> Tensor:

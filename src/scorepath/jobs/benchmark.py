@@ -46,6 +46,9 @@ def benchmark(cfg: DictConfig) -> None:
     for part in cfg.parts:
         results[part] = _PARTS[part](bench)
         file.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    if {"training", "peers"} <= set(results):
+        results["ratio"] = ratios(results["training"], results["peers"])
+    file.write_text(json.dumps(results, indent=1), encoding="utf-8")
     print(f"\n{file}")
 
 
@@ -66,11 +69,11 @@ class _Benchmark:
             [sys.executable, *command], capture_output=True, text=True, timeout=_SECONDS, check=False, env=environment
         )
 
-    def trained(self, overrides: Sequence[str], parts: bool = False) -> dict[str, Any]:
+    def trained(self, overrides: Sequence[str], parts: bool = False, limit: bool = False) -> dict[str, Any]:
         """A run of scripts/train.py with its loggers, stopped by the clock."""
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "stopwatch.json"
-            watch = {"_target_": _STOPWATCH, "file": file, "parts": str(parts).lower()}
+            watch = {"_target_": _STOPWATCH, "file": file, "parts": str(parts).lower(), "limit": str(limit).lower()}
             watch |= {key: self.cfg[key] for key in ("warm_up", "seconds", "windows")}
             options = [f"+callbacks.stopwatch.{key}={value}" for key, value in watch.items()]
             options += ["callbacks=none", "stop_when_solved=false", "max_env_steps=1000000000000", "eval.episodes=1"]
@@ -101,23 +104,39 @@ def training_row(name: str, result: Mapping[str, Any]) -> list[str]:
 
 
 def limits(bench: _Benchmark) -> dict[str, Any]:
-    """Rates of the machine, and of environment and policy alone."""
-    results = {}
-    for name, overrides in bench.tasks.items():
-        done = bench.run(["-m", "scorepath.benchmark.limit", *overrides])
-        if done.returncode:
-            raise ScorepathError(f"measuring the limit of {name} failed: {last_line(done.stderr)}")
-        results[name] = json.loads(done.stdout)
+    """Training beside what environment and policy can do by themselves, by turns in one process."""
+    results = {name: bench.trained(overrides, limit=True) for name, overrides in bench.tasks.items()}
     keys = ("environment", "forward", "forward_backward", "limit")
-    rows = [[name, *(f"{result[f'{key}_per_second']:,.0f}" for key in keys)] for name, result in results.items()]
-    print_table(
-        "The machine's limit, per second", ("task", "environment", "forward", "forward+backward", "limit"), rows
-    )
-    one = next(iter(results.values()))
+    rows = []
+    for name, result in results.items():
+        figures = [f"{result['limit'][f'{key}_per_second']:,.0f}" for key in keys]
+        figures.append(f"{statistics.median(result['env_steps_per_second']):,.0f}")
+        shares = result["share_of_limit"]
+        rows.append(
+            [name, *figures, *(f"{share:.0%}" for share in (statistics.median(shares), min(shares), max(shares)))]
+        )
+    heads = ("task", "environment", "forward", "forward+backward", "limit", "training", "share", "lowest", "highest")
+    print_table("The machine's limit, per second", heads, rows)
+    one = next(iter(results.values()))["limit"]
     print(
         f"Matrix products {one['matrix_product_gflops']:.0f} GFLOP/s, tanh {one['tanh_per_second'] / 1e9:.2f} G/s, "
         f"sigmoid {one['sigmoid_per_second'] / 1e9:.2f} G/s. Limit: one env step, one forward and one backward pass."
     )
+    return results
+
+
+def ratios(trained: Mapping[str, Any], peers: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """How many times as fast training is as each peer at its best number of environments."""
+    best = {name: max(row["env_steps_per_second"] for row in rows) for name, rows in peers.items()}
+    reached = {
+        name: statistics.median(result["env_steps_per_second"])
+        for name, result in trained.items()
+        if name.startswith("cartpole")
+    }
+    results = {name: {peer: rate / other for peer, other in best.items()} for name, rate in reached.items()}
+    rows = [[name, *(f"{value:.2f}" for value in row.values())] for name, row in results.items()]
+    if rows and best:
+        print_table("Training, as a multiple of each peer's best", ("task", *best), rows)
     return results
 
 
