@@ -5,6 +5,7 @@ measured by themselves, at their best batch sizes and with nothing around them; 
 limit that training is compared with.
 """
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from scorepath.policy import Policy
 
 _SECONDS = 0.1  # of each repetition
 _REPETITIONS = 3
+_STEPS = 50  # whose actions are taken in turn when an environment is stepped alone
 _ROWS = (1024, 2048, 4096, 8192, 16384)  # of a backward pass
 
 
@@ -67,32 +69,39 @@ def policy_rates(policy: Policy, observation: torch.Tensor) -> dict[str, float]:
     }
 
 
-def stepping(env: AbstractEnvironment, actions: torch.Tensor) -> list[float]:
-    """Env steps a second of the environment alone, as its own library is stepped."""
+def stepping(env: AbstractEnvironment, played: list[torch.Tensor]) -> list[float]:
+    """Env steps a second of the environment alone, as its own library is stepped.
+
+    Args:
+        played: actions (W, *A) of some steps, which are taken in turn.
+    """
     env.reset(0)
     if isinstance(env, GymnasiumEnvironment):
-        return lane_rates(env.lanes, actions.numpy().astype(env.action_space.dtype))
+        dtype = env.action_space.dtype
+        return lane_rates(env.lanes, [actions.numpy().astype(dtype) for actions in played])
+    turns = itertools.cycle(played)
 
     def step() -> None:
         with torch.no_grad():
-            env.step(actions)
+            env.step(next(turns))
 
-    return rate(step, len(actions))
+    return rate(step, len(played[0]))
 
 
-def lane_rates(lanes: AbstractLanes, actions: np.ndarray) -> list[float]:
+def lane_rates(lanes: AbstractLanes, played: list[np.ndarray]) -> list[float]:
     """Env steps a second; of lanes that stand still after an episode's end, those of running episodes."""
+    turns, number = itertools.cycle(played), len(played[0])
     if not isinstance(lanes, SerialLanes):
-        return rate(lambda: lanes.step(actions), len(actions))
-    ended, stepped = np.zeros(len(actions), dtype=bool), 0
+        return rate(lambda: lanes.step(next(turns)), number)
+    ended, stepped = np.zeros(number, dtype=bool), 0
 
     def step() -> None:
         nonlocal ended, stepped
         if ended.all():
             lanes.reset(0)
-            ended = np.zeros(len(actions), dtype=bool)
+            ended = np.zeros(number, dtype=bool)
         stepped += int((~ended).sum())
-        answer = lanes.step(actions)
+        answer = lanes.step(next(turns))
         ended |= answer.terminated | answer.truncated
 
     rates = []
@@ -104,6 +113,17 @@ def lane_rates(lanes: AbstractLanes, actions: np.ndarray) -> list[float]:
     return rates
 
 
+@torch.no_grad()
+def play(env: AbstractEnvironment, policy: Policy) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The first observation (W, *O), and the actions (W, *A) of the first steps."""
+    first = observation = env.reset(0)
+    played = []
+    for _ in range(_STEPS):
+        played.append(policy.head.to_env(policy(observation).sample()))
+        observation = env.step(played[-1]).observations
+    return first, played
+
+
 def measure(env: AbstractEnvironment, policy: Policy) -> dict[str, float]:
     """The rates of an environment and a policy, and what all of it allows.
 
@@ -111,11 +131,9 @@ def measure(env: AbstractEnvironment, policy: Policy) -> dict[str, float]:
         env: at the width of the rollout; its episodes are lost.
         policy: its gradients are lost.
     """
-    observation = env.reset(0)
-    with torch.no_grad():
-        actions = policy.head.to_env(policy(observation).sample())
+    observation, played = play(env, policy)
     result = {**machine(), **policy_rates(policy, observation)}
-    result["environment_per_second"] = statistics.median(stepping(env, actions))
+    result["environment_per_second"] = statistics.median(stepping(env, played))
     both, forward = result["forward_backward_per_second"], result["forward_per_second"]
     result["limit_per_second"] = 1.0 / (1.0 / result["environment_per_second"] + 1.0 / both)
     # the forward pass of the rollout, as narrow as the batch, and the one before the backward pass, at its best
