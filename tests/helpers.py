@@ -95,7 +95,13 @@ def compare(folder: Path, *overrides: str) -> Outcome:
     return _run_here("compare_estimators", folder, ".", *overrides)
 
 
+def benchmark(folder: Path, *overrides: str) -> Outcome:
+    """scripts/benchmark.py in this process, which starts those that it measures."""
+    return _run_here("benchmark", folder, ".", *overrides)
+
+
 def _job(config: str) -> Callable[[Any], Any]:
+    from scorepath.jobs.benchmark import benchmark as benchmark_job
     from scorepath.jobs.check_gradient import check_gradient as check_gradient_job
     from scorepath.jobs.compare_estimators import compare_estimators as compare_job
     from scorepath.jobs.evaluate import evaluate as evaluate_job
@@ -103,7 +109,7 @@ def _job(config: str) -> Callable[[Any], Any]:
     from scorepath.jobs.train import train as train_job
 
     jobs = {"train": train_job, "eval": evaluate_job, "plot": plot_job, "check_gradient": check_gradient_job}
-    jobs |= {"compare_estimators": compare_job}
+    jobs |= {"compare_estimators": compare_job, "benchmark": benchmark_job}
     return jobs[config]
 
 

@@ -59,7 +59,7 @@ _SIZES = Rule(
 )
 _TEXT = Rule("text", lambda value: isinstance(value, str) and bool(value))
 
-_OPEN_GROUPS = ("callbacks", "logger")  # whatever stands in them is built
+_OPEN_GROUPS = ("callbacks", "logger", "tasks", "peers")  # whatever stands in them is built, or measured
 
 # Keys that are null by default need a rule here, or any value passes. Options not named here are checked by type
 # alone, and by whatever takes them.
