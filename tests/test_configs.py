@@ -47,6 +47,30 @@ def test_an_experiment_is_a_start_that_the_command_line_may_change(tmp_path, cha
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("env=cartpole",),
+        ("env=cartpole", "chunk=64"),  # several backward passes for one optimizer step
+        ("env=pendulum_torch",),  # and several optimizer steps an update
+        ("env=cartpole", "baseline=value"),  # which has an optimizer of its own
+    ],
+    ids=" ".join,
+)
+def test_processes_learn_the_same_weights(tmp_path, options):
+    """With one optimizer step or many an update: each is taken with the mean of all processes' gradients."""
+    small = ("episodes_per_update=4", "max_env_steps=3000", "eval.episodes=2", "logger=none", "callbacks=none")
+    small += ("record_episode=false", "+callbacks.digests._target_=helpers.Digests", "trainer.accelerator=cpu")
+    directory = tmp_path / "run"
+    process = start("train", tmp_path, *options, *small, "trainer=ddp", f"hydra.run.dir={directory}")
+    outcome = finish(process, directory)
+    assert outcome.code == 0, outcome.err
+    one, other = ((tmp_path / f"rank_{rank}").read_text() for rank in range(2))
+    assert one == other
+    assert "unused" not in outcome.err
+
+
+@pytest.mark.slow
 def test_two_processes_share_their_gradients(tmp_path):
     """Rank 0 plays the episodes of the single process: equal weights would mean that it learned from these alone."""
     options = ("debug=one_update", "logger=csv", "record_episode=false")

@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from scorepath.baselines import AbstractBaseline, MakeOptimizer
 from scorepath.envs import AbstractEnvironment
@@ -21,6 +22,18 @@ from scorepath.types import Episodes
 
 CHECKPOINT_FORMAT = 1
 _CHUNK = 8192  # env steps whose activations stay in a processor's cache
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Has all processes of a distributed run go on with the mean of their gradients; alone, does nothing."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    torch.distributed.all_reduce(flat)
+    flat /= torch.distributed.get_world_size()
+    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 class UpdateIndices(Iterable[int]):
@@ -105,7 +118,16 @@ class PolicyGradient(pl.LightningModule):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         own = [self._make_optimizer(self.policy.parameters())]
         of_baseline = self.baseline.make_optimizer()
+        if of_baseline is not None:
+            parameters = list(self.baseline.parameters())
+            of_baseline.register_step_pre_hook(lambda *_: average_gradients(parameters))
         return own if of_baseline is None else [*own, of_baseline]
+
+    def on_train_batch_start(self, batch: int, batch_idx: int) -> None:
+        # DDP averages the gradients of one backward pass a training step, and an update may take many; Lightning sets
+        # this again after each step
+        if isinstance(self.trainer.model, DistributedDataParallel):
+            self.trainer.model.require_backward_grad_sync = False
 
     def train_dataloader(self) -> UpdateIndices:
         return UpdateIndices()
@@ -160,6 +182,7 @@ class PolicyGradient(pl.LightningModule):
             self.manual_backward(loss)
             parts.append({"train/surrogate_loss": loss.detach(), **metrics})
         summed = {key: torch.stack([part[key] for part in parts]).sum() for key in parts[0]}
+        average_gradients(self.policy.parameters())
         limit = torch.inf if self.max_grad_norm is None else self.max_grad_norm
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
         if not torch.isfinite(norm):
@@ -176,9 +199,7 @@ class PolicyGradient(pl.LightningModule):
             self.policy.normalizer.update(episodes.observations.detach()[episodes.valid].flatten(1))
         return {**summed, "train/grad_norm": norm, **diagnosed, **fitted}
 
-    def _chunk(self) -> int | None:
-        if self.trainer.world_size > 1:
-            return None  # one backward pass is all that DDP reduces
+    def _chunk(self) -> int:
         if self.chunk is not None:
             return self.chunk
         return _CHUNK if self.device.type == "cpu" else 64 * _CHUNK
