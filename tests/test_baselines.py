@@ -353,6 +353,7 @@ def noisy_module(number=10_000):
         seed=0,
         eval_episodes=1,
         eval_deterministic=False,
+        config={},
     )
 
 

@@ -78,6 +78,7 @@ def module() -> PolicyGradient:
         seed=0,
         eval_episodes=1,
         eval_deterministic=False,
+        config={},
     )
 
 

@@ -134,6 +134,9 @@ def stopped(tmp_path) -> Outcome:
         ("dist=categorical", "it was trained with"),
         ("baseline=value", "it was trained with"),
         ("env=acrobot", "it was trained with"),
+        ("env=cartpole_v0", "env.id was CartPole-v1 and is CartPole-v0"),
+        ("+env.kwargs.sutton_barto_reward=true", "env.kwargs.sutton_barto_reward was absent and is True"),
+        ("policy.init=orthogonal", "policy.init was torch and is orthogonal"),
         ("policy.normalize_observations=true", "it was trained with"),
         ("seed=1", "resume with that seed"),
     ],
@@ -158,12 +161,14 @@ def test_resuming_with_a_bad_value_harms_nothing(stopped):
 
 @pytest.mark.parametrize("size", [0, 1000, -1], ids=["empty", "cut short", "bits flipped"])
 def test_damaged_checkpoint_is_refused(stopped, size):
-    path = stopped.directory / "checkpoints" / "last.ckpt"
-    content = path.read_bytes()
-    path.write_bytes(content[:size] if size >= 0 else b"x" * 100 + content[100:])
+    for path in (stopped.directory / "checkpoints").glob("*.ckpt"):
+        content = path.read_bytes()
+        path.write_bytes(content[:size] if size >= 0 else b"x" * 100 + content[100:])
+    before = snapshot(stopped.directory)
     outcome = train(stopped.directory.parent, *SMALL, "max_env_steps=900", "resume=auto")
     assert outcome.code == 2
-    assert "cannot be read as a scorepath checkpoint" in outcome.sentence
+    assert "last.ckpt is " in outcome.sentence and "No checkpoint of this run is sound" in outcome.sentence
+    assert snapshot(stopped.directory) == before
 
 
 # ------------------------------------------------------------------ signals
@@ -294,14 +299,16 @@ BROKEN = (
 
 
 @pytest.mark.parametrize("every", [100, 400], ids=["with a checkpoint", "before the first checkpoint"])
-def test_a_run_that_failed_is_shown_once_when_it_is_resumed(tmp_path, every):
+def test_a_run_that_failed_is_shown_once_when_it_is_resumed(tmp_path, every, monkeypatch):
     """What it wrote after its last checkpoint, or without one, is written again."""
-    options = (*BROKEN, f"eval.every_env_steps={every}")
-    failed = train(tmp_path, *options, "+env.kwargs.under=training_step")
+    options = (*BROKEN, f"eval.every_env_steps={every}", "+env.kwargs.under='${oc.env:UNDER}'")
+    monkeypatch.setenv("UNDER", "training_step")
+    failed = train(tmp_path, *options)
     assert failed.code == 1
     assert (failed.directory / "checkpoints").exists() == (every == 100)
     assert failed.rows
-    resumed = succeed(train(tmp_path, *options, "+env.kwargs.under=nothing", "resume=auto"))
+    monkeypatch.setenv("UNDER", "nothing")  # the environment is mended
+    resumed = succeed(train(tmp_path, *options, "resume=auto"))
     rows = [int(row["env_steps"]) for row in resumed.rows if row["rollout/episode_return_mean"]]
     assert rows == sorted(set(rows))
     assert len(rows) == resumed.summary["updates"]

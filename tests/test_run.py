@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import math
+import random
 import shutil
 import sys
 import threading
@@ -22,10 +23,10 @@ from torch import nn
 from scorepath.distributions import Bernoulli, Normal
 from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
 from scorepath.envs.dynamics import LQR
-from scorepath.errors import ConfigError, InterruptedRunError
+from scorepath.errors import ConfigError, InterruptedRunError, OutputError
 from scorepath.module import CHECKPOINT_FORMAT
 from scorepath.policy import MLP, Policy
-from scorepath.run.checkpoints import AtomicCheckpointIO, find_checkpoint, load_checkpoint
+from scorepath.run.checkpoints import SealedCheckpointIO, load_checkpoint, read_newest
 from scorepath.run.csv_logger import CSVLogger, read_metrics
 from scorepath.run.directory import check_writable, claim, holds_run, write_json
 from scorepath.run.recording import GIF_FRAMES, GIF_WIDTH, encode_gif, record_episode, write_video
@@ -129,9 +130,14 @@ def test_a_reader_never_sees_half_of_the_json(tmp_path):
 # ------------------------------------------------------------------ checkpoints
 
 
+def save(content: dict, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    SealedCheckpointIO().save_checkpoint({"scorepath": {"format": CHECKPOINT_FORMAT}, **content}, path)
+    return path
+
+
 def test_checkpoint_is_written_whole_or_not_at_all(tmp_path):
-    path, writer = tmp_path / "new" / "last.ckpt", AtomicCheckpointIO()
-    writer.save_checkpoint({"a": torch.ones(2)}, path)
+    path = save({"a": torch.ones(2)}, tmp_path / "new" / "best.ckpt")
     before = path.read_bytes()
 
     class Unpicklable:
@@ -139,47 +145,85 @@ def test_checkpoint_is_written_whole_or_not_at_all(tmp_path):
             raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space left"):
-        writer.save_checkpoint({"a": torch.ones(1000), "b": Unpicklable()}, path)
+        save({"a": torch.ones(1000), "b": Unpicklable()}, path)
     assert path.read_bytes() == before
-    assert [entry.name for entry in path.parent.iterdir()] == ["last.ckpt"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["best.ckpt"]
 
 
-def test_find_checkpoint(tmp_path):
-    assert find_checkpoint(None, tmp_path) is None
-    assert find_checkpoint("auto", tmp_path) is None
+def test_the_last_but_one_checkpoint_is_kept(tmp_path):
+    for number in range(3):
+        path = save({"number": number}, tmp_path / "last.ckpt")
+    assert load_checkpoint(path)["number"] == 2
+    assert load_checkpoint(path.with_name("previous.ckpt"))["number"] == 1
+
+
+def test_a_checkpoint_that_cannot_be_written_says_how_long_it_is(tmp_path):
+    with pytest.raises(OutputError, match=r"gone/last.ckpt, of [\d,]+ bytes, could not be written: its folder is gone"):
+        SealedCheckpointIO().save_checkpoint({"a": torch.ones(2)}, tmp_path / "run" / "gone" / "last.ckpt")
+
+
+def test_newest_checkpoint_is_found(tmp_path):
+    assert read_newest(None, tmp_path) is None
+    assert read_newest("auto", tmp_path) is None
     with pytest.raises(ConfigError, match="there is no checkpoint"):
-        find_checkpoint(str(tmp_path), tmp_path)
-    last = tmp_path / "checkpoints" / "last.ckpt"
-    last.parent.mkdir()
-    last.touch()
-    assert find_checkpoint("auto", tmp_path) == last
-    assert find_checkpoint(str(tmp_path), tmp_path / "other") == last
-    assert find_checkpoint(str(last), tmp_path / "other") == last
+        read_newest(str(tmp_path), tmp_path)
+    last = save({}, tmp_path / "checkpoints" / "last.ckpt")
+    assert read_newest("auto", tmp_path)[0] == last
+    assert read_newest(str(tmp_path), tmp_path / "other")[0] == last
+    assert read_newest(str(last), tmp_path / "other")[0] == last
     with pytest.raises(ConfigError, match="there is no checkpoint"):
-        find_checkpoint(str(last.with_name("best.ckpt")), tmp_path)
+        read_newest(str(last.with_name("best.ckpt")), tmp_path)
+    with pytest.raises(ConfigError, match="is an address"):
+        read_newest("https://example.com/last.ckpt", tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, caplog):
+    for number in range(2):
+        last = save({"number": number}, tmp_path / "checkpoints" / "last.ckpt")
+    last.write_bytes(last.read_bytes()[:-1] + b"x")
+    path, content = read_newest("auto", tmp_path)
+    assert (path.name, content["number"]) == ("previous.ckpt", 0)
+    assert "last.ckpt is damaged" in caplog.text and "Going back to" in caplog.text
+    path.write_bytes(b"")
+    with pytest.raises(ConfigError, match="No checkpoint of this run is sound"):
+        read_newest("auto", tmp_path)
+
+
+def test_any_flipped_bit_is_noticed(tmp_path):
+    """1,000 of them, anywhere in the file."""
+    path = save({"a": torch.arange(100)}, tmp_path / "last.ckpt")
+    content = path.read_bytes()
+    generator = random.Random(0)
+    for _ in range(1000):
+        bit = generator.randrange(8 * len(content))
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        with pytest.raises(ConfigError, match=r"damaged|its seal is missing"):
+            load_checkpoint(path)
 
 
 def test_load_checkpoint(tmp_path):
-    path = tmp_path / "last.ckpt"
-    torch.save({"scorepath": {"format": CHECKPOINT_FORMAT}, "a": torch.ones(2)}, path)
+    """Also by torch.load, which does not mind the seal."""
+    path = save({"a": torch.ones(2)}, tmp_path / "last.ckpt")
     assert load_checkpoint(path)["a"].tolist() == [1, 1]
+    assert torch.load(path, weights_only=True)["a"].tolist() == [1, 1]
 
 
 def test_checkpoint_of_a_newer_version_is_refused(tmp_path):
-    path = tmp_path / "last.ckpt"
-    torch.save({"scorepath": {"format": CHECKPOINT_FORMAT + 1}}, path)
+    path = save({"scorepath": {"format": CHECKPOINT_FORMAT + 1}}, tmp_path / "last.ckpt")
     with pytest.raises(ConfigError, match="newer than this version"):
         load_checkpoint(path)
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):
-    path, trace = tmp_path / "last.ckpt", tmp_path / "trace"
+    trace = tmp_path / "trace"
 
     class Malicious:
         def __reduce__(self):
             return (Path.touch, (trace,))
 
-    torch.save({"scorepath": {"format": 1}, "a": Malicious()}, path)
+    path = save({"a": Malicious()}, tmp_path / "last.ckpt")
     with pytest.raises(ConfigError, match="cannot be read as a scorepath checkpoint"):
         load_checkpoint(path)
     assert not trace.exists()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException
@@ -53,7 +54,7 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
             if HydraConfig.get().mode != RunMode.MULTIRUN:
                 failed.append(error)  # raised below: Hydra would print a line of its own before ours
             elif isinstance(error, InterruptedRunError):
-                _end(str(error), error.exit_code)
+                _end(f"{error}{_left(sys.argv[1:], HydraConfig.get().job.num, cfg.sweep)}", error.exit_code)
             else:
                 # One failing job does not end a sweep; the table at its end, and its exit code, tell
                 _write_failure(error)
@@ -82,6 +83,18 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
         _end(explain(error, config_name, sys.argv[1:]), ConfigError.exit_code)
     finally:
         garbage.skip_last()
+
+
+def _left(arguments: list[str], number: int, sweep: str) -> str:
+    """Which jobs of a sweep are not done after the one of that number was stopped."""
+    overrides = OverridesParser.create().parse_overrides([text for text in arguments if not text.startswith("-")])
+    jobs = [" ".join(job) for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
+    common = set.intersection(*(set(job.split()) for job in jobs))
+    names = [" ".join(part for part in job.split() if part not in common) for job in jobs[number:]]
+    return (
+        f". Of {len(jobs)} jobs these are left, the first of them begun: {'; '.join(names)}. The same command with "
+        f"sweep={sweep} resume=auto goes on with them."
+    )
 
 
 def _describe(error: Exception, show_traceback: bool) -> str:

@@ -1,5 +1,6 @@
 """The errors that a user can mend: each is one sentence that says what, why, and the remedy."""
 
+import errno
 import signal
 from pathlib import Path
 
@@ -14,6 +15,18 @@ class ConfigError(ScorepathError):
     """A value, combination or file was refused before any work was done."""
 
     exit_code = 2
+
+
+class OutputError(ScorepathError):
+    """A run's folder took no more files, though it had at the start."""
+
+    def __init__(self, path: Path, error: OSError, needed: int | None = None) -> None:
+        size = "" if needed is None else f", of {needed:,} bytes,"
+        reason = "its folder is gone" if error.errno == errno.ENOENT else error.strerror or str(error)
+        super().__init__(
+            f"{path}{size} could not be written: {reason}. Free some room or mend the folder, and go on from the last "
+            "checkpoint with resume=auto and the same hydra.run.dir."
+        )
 
 
 class InterruptedRunError(ScorepathError):

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from scorepath.rollout import Evaluation, evaluate
 from scorepath.seeding import Stream, derive_seed, seed_torch
 from scorepath.types import Episodes
 
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
 _CHUNK = 8192  # env steps whose activations stay in a processor's cache
 
 
@@ -64,6 +64,7 @@ class PolicyGradient(pl.LightningModule):
         seed: of every stream.
         eval_episodes: per evaluation.
         eval_deterministic: evaluate the head's deterministic action instead of sampling.
+        config: of environment, distribution and policy, kept in checkpoints, so that a resume can tell another run's.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class PolicyGradient(pl.LightningModule):
         seed: int,
         eval_episodes: int,
         eval_deterministic: bool,
+        config: Mapping[str, Any],
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -98,6 +100,7 @@ class PolicyGradient(pl.LightningModule):
         self.seed = seed
         self.eval_episodes = eval_episodes
         self.eval_deterministic = eval_deterministic
+        self.config = dict(config)
         self.make_env = make_env
         self._make_eval_env = make_eval_env
         self._make_optimizer = make_optimizer
@@ -259,6 +262,7 @@ class PolicyGradient(pl.LightningModule):
         checkpoint["scorepath"] = {
             "format": CHECKPOINT_FORMAT,
             "seed": self.seed,
+            "config": self.config,
             "update_index": self.update_index,
             "env_steps": self.env_steps,
             "episodes": self.episodes,
@@ -269,6 +273,11 @@ class PolicyGradient(pl.LightningModule):
         self.update_index = counters["update_index"]
         self.env_steps = counters["env_steps"]
         self.episodes = counters["episodes"]
+
+    def progress(self) -> tuple[int, ...]:
+        """What grows while something goes on: updates, and the steps of the environments since their resets."""
+        envs = (self.env, self._eval_env)
+        return (self.update_index, *(0 if env is None else env.steps for env in envs))
 
     def close(self) -> None:
         """Closes the environments."""

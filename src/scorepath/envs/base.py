@@ -36,6 +36,7 @@ class AbstractEnvironment(ABC):
     accepts_weights: bool = False  # also takes weights (N, K) for Discrete(K), or p(1) (N,) for Discrete(2)
     can_branch: bool = False  # `branch` is there
     can_narrow: bool = False  # `keep` is there
+    steps: int = 0  # since the last reset
     irreproducible: str | None = None  # why `reset` does not give the same episodes for the same seed again
 
     @abstractmethod

@@ -62,7 +62,7 @@ class TorchEnvironment(AbstractEnvironment):
 
     def reset(self, seed: int) -> Tensor:
         self._seed = seed
-        self._steps = 0
+        self.steps = 0
         generator, _ = np_random(seed)  # numpy's, so that start states are those of Gymnasium's original
         initial = self.dynamics.initial(generator, self.num_envs)
         self._state = self._start = torch.as_tensor(initial, dtype=self._dtype, device=self._device)
@@ -71,9 +71,9 @@ class TorchEnvironment(AbstractEnvironment):
     def step(self, actions: Tensor) -> Step:
         if self.accepts_weights:
             actions = self._as_weights(actions)
-        self._steps += 1
+        self.steps += 1
         self._state, observations, rewards, terminated = self._advance(self._state, self._start, actions)
-        truncated = torch.full_like(terminated, self._steps >= self.max_episode_steps)
+        truncated = torch.full_like(terminated, self.steps >= self.max_episode_steps)
         return Step(observations, rewards, terminated, truncated)
 
     def _play(self, state: Tensor, start: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,10 +1,11 @@
 """One training run: from a composed config to a complete run directory."""
 
+import contextlib
+import errno
 import logging
 import os
 import time
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from scorepath import garbage
 from scorepath.config import nearest
-from scorepath.errors import ConfigError, InterruptedRunError
-from scorepath.run.directory import check_writable, holds_run, write_json
+from scorepath.errors import ConfigError, InterruptedRunError, OutputError, ScorepathError
+from scorepath.jobs.resume import is_finished, load_run
+from scorepath.run.directory import check_room, check_writable, holds_run, locked, write_json
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -41,6 +43,8 @@ _SUMMARY = (
     "irreproducible",
     "versions",
 )
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # of a disk, a user, a file
+_PATIENCE = 60.0  # seconds that a step may take before a run that is to stop is taken for hung
 _WIDE = 512  # episodes; below, one thread is faster than several that wait for each other
 _OBJECTIVES = (
     "eval_return_mean",
@@ -75,6 +79,12 @@ def train(cfg: DictConfig) -> float | None:
         if cfg.objective not in _OBJECTIVES:
             near = nearest(cfg.objective, _OBJECTIVES) or _OBJECTIVES[0]
             raise ConfigError(f"objective={cfg.objective} is no number of summary.json: did you mean {near}?")
+    with locked(directory) if is_main_process else contextlib.nullcontext():
+        return _train_and_tell(cfg, directory, is_main_process)
+
+
+def _train_and_tell(cfg: DictConfig, directory: Path, is_main_process: bool) -> float | None:
+    """Trains, and writes the summary however it ends."""
     summary: dict[str, Any] = dict.fromkeys(_SUMMARY) | {"status": "failed", "seed": cfg.seed}
     harmless = holds_run(directory)  # a refusal leaves a run that is there as it was
     try:
@@ -85,20 +95,44 @@ def train(cfg: DictConfig) -> float | None:
         raise
     except BaseException as error:
         harmless = False
+        told = _explain(error, cfg, directory)
         if not isinstance(error, InterruptedRunError):
-            summary["error"] = str(error) or type(error).__name__
+            summary["error"] = str(told) or type(told).__name__
         elif summary["status"] == "failed":  # and not ended by itself, just before
             summary["status"] = "interrupted"
-        _log_to_file(f"{summary['status']}: {error}")
-        raise
+        with contextlib.suppress(OSError):
+            _log_to_file(f"{summary['status']}: {told}")
+        if told is error:
+            raise
+        raise told from error
     finally:
         if is_main_process and not harmless:
             from scorepath.run.summary import seconds_since_process_start, versions  # noqa: PLC0415
 
             summary["total_seconds"] = round(seconds_since_process_start(), 3)
             summary["versions"] = versions()
-            write_json(directory / "summary.json", summary)
+            try:
+                write_json(directory / "summary.json", summary)
+            except OSError as error:
+                if summary["status"] in ("solved", "completed"):
+                    raise OutputError(directory / "summary.json", error) from error
     return objective
+
+
+def _explain(error: BaseException, cfg: DictConfig, directory: Path) -> BaseException:
+    """The same error, or one sentence for what a machine has too little of."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        return ScorepathError(
+            f"There was not enough memory: lower episodes_per_update={cfg.episodes_per_update} or "
+            f"chunk={cfg.chunk}, or choose estimator.log_probs=again; a run with a checkpoint goes on with "
+            f"resume={directory}."
+        )
+    if isinstance(error, OSError):
+        path = Path(error.filename if isinstance(error.filename, str) else directory)
+        if error.errno in _NO_ROOM or (error.filename and path.absolute().is_relative_to(directory.absolute())):
+            return OutputError(path, error)
+    return error
 
 
 def _log_to_file(message: str) -> None:
@@ -118,6 +152,8 @@ def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float |
     names = HydraConfig.get().runtime.choices
     module, labels = make_module(cfg, names)
     summary.update(labels._asdict())
+    # weights and what an optimizer keeps of them, twice as much at most
+    check_room(directory, 3 * sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values()))
 
     from scorepath.run.allocator import keep_freed_memory  # noqa: PLC0415
 
@@ -130,7 +166,7 @@ def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float |
     from scorepath.run.dashboard import show_config  # noqa: PLC0415
     from scorepath.run.summary import weights_sha256  # noqa: PLC0415
 
-    path, checkpoint = _load_checkpoint(cfg, directory, module)
+    path, checkpoint = load_run(cfg, directory, module)
     garbage.resume()
     trainer, stopping, stop_signal = _make_trainer(cfg, directory, module)
     if checkpoint is not None:
@@ -146,7 +182,7 @@ def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float |
             log.info("The run cannot be repeated exactly: %s.", label)
         started, steps_before = time.perf_counter(), module.env_steps
         try:
-            if not _is_finished(cfg, module, stopping):
+            if not is_finished(cfg, module, stopping):
                 trainer.fit(module, ckpt_path=path, weights_only=True)
         finally:
             seconds = time.perf_counter() - started
@@ -179,13 +215,13 @@ def _make_trainer(cfg: DictConfig, directory: Path, module: "PolicyGradient") ->
 
     from scorepath.build import construct, make_evaluation_environment  # noqa: PLC0415
     from scorepath.callbacks import NEVER, Stopping  # noqa: PLC0415
-    from scorepath.run.checkpoints import AtomicCheckpointIO  # noqa: PLC0415
+    from scorepath.run.checkpoints import SealedCheckpointIO  # noqa: PLC0415
     from scorepath.run.signals import GracefulStop  # noqa: PLC0415
 
     judge = make_evaluation_environment(cfg.env, 1)
     stopping = Stopping(cfg.max_env_steps, judge.reward_threshold, cfg.stop_when_solved)
     judge.close()
-    stop_signal = GracefulStop(directory)
+    stop_signal = GracefulStop(directory, cfg.env.get("step_timeout") or _PATIENCE)
     chosen = [construct(node, f"callbacks.{name}") for name, node in (cfg.callbacks or {}).items() if node]
     # Stopping comes first: a checkpoint saved in the same hook must hold its verdict
     callbacks = [stopping, *chosen, stop_signal]
@@ -205,7 +241,7 @@ def _make_trainer(cfg: DictConfig, directory: Path, module: "PolicyGradient") ->
         "trainer",
         callbacks=callbacks,
         logger=loggers,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[SealedCheckpointIO()],
         max_epochs=-1,
         check_val_every_n_epoch=None,
         val_check_interval=NEVER,
@@ -215,46 +251,6 @@ def _make_trainer(cfg: DictConfig, directory: Path, module: "PolicyGradient") ->
         enable_progress_bar=False,
     )
     return trainer, stopping, stop_signal
-
-
-def _load_checkpoint(
-    cfg: DictConfig, directory: Path, module: "PolicyGradient"
-) -> tuple[Path, dict[str, Any]] | tuple[None, None]:
-    """Finds and checks the checkpoint to resume from, and sets what is needed before `fit` loads it."""
-    from scorepath.run.checkpoints import find_checkpoint, load_checkpoint  # noqa: PLC0415
-
-    path = find_checkpoint(cfg.resume, directory)
-    if path is None:
-        if cfg.resume is not None:
-            log.info("resume=%s: %s holds no checkpoint, so the run starts from the beginning.", cfg.resume, directory)
-        return None, None
-    checkpoint = load_checkpoint(path)
-    _check_same_run(module, checkpoint, path)
-    module.on_load_checkpoint(checkpoint)
-    module.load_state_dict(checkpoint["state_dict"])
-    return path, checkpoint
-
-
-def _check_same_run(module: "PolicyGradient", checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Refuses a checkpoint of other networks or another seed, before anything is touched."""
-    own = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    saved = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
-    differing = sorted(name for name in {*own, *saved} if own.get(name) != saved.get(name))
-    if differing:
-        name = differing[0]
-        more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
-        raise ConfigError(
-            f"{path} does not fit this config: {name} has shape {saved.get(name, 'none')} there and "
-            f"{own.get(name, 'none')} here{more}; resume with the env, dist, policy and baseline it was trained with."
-        )
-    if checkpoint["scorepath"]["seed"] != module.seed:
-        raise ConfigError(f"{path} was trained with seed={checkpoint['scorepath']['seed']}: resume with that seed.")
-
-
-def _is_finished(cfg: DictConfig, module: "PolicyGradient", stopping: Any) -> bool:
-    """Whether a resumed run had reached its end, so that nothing is left to fit."""
-    solved = cfg.stop_when_solved and stopping.solved_at_env_steps is not None
-    return module.env_steps >= cfg.max_env_steps or solved
 
 
 def _save_config(cfg: DictConfig, directory: Path) -> None:

@@ -1,5 +1,9 @@
-"""Checkpoints: best and last, written whole or not at all, loaded as plain data."""
+"""Checkpoints: best, last and the one before, written whole or not at all, sealed, and loaded as plain data."""
 
+import contextlib
+import hashlib
+import io
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -8,28 +12,61 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from scorepath.errors import ConfigError
+from scorepath.errors import ConfigError, OutputError
 from scorepath.module import CHECKPOINT_FORMAT, PolicyGradient
 
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+_SEAL = b"scorepath sha256 "  # before 64 hexadecimal digits at the end of the file, where torch.load does not look
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, syncs, and renames: a reader never sees half a file.
+log = logging.getLogger("scorepath")
 
-    Lightning's own writer is atomic only where the system's temporary folder is on the target's file system.
+
+class SealedCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target, syncs, and renames: a reader never sees half a file, nor one that was damaged.
+
+    What was last.ckpt is kept as previous.ckpt. Lightning's own writer is atomic only where the system's temporary
+    folder is on the target's file system, and torch's format notices few of a disk's errors.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Raises OutputError if it cannot be written; the older ones are then as they were."""
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        data = buffer.getvalue()
         partial = target.with_name(f".{target.name}.partial")
         try:
+            target.parent.mkdir(exist_ok=True)
             with partial.open("wb") as file:
-                torch.save(checkpoint, file)
+                file.write(data + seal(data))
                 file.flush()
                 os.fsync(file.fileno())
+            if target.name == LAST and target.exists():
+                target.replace(target.with_name(PREVIOUS))
             partial.replace(target)
+            _sync_folder(target.parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise OutputError(target, error, len(data)) from error
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        return load_checkpoint(Path(path))
+
+
+def seal(data: bytes) -> bytes:
+    """What follows the data in a checkpoint file."""
+    return _SEAL + hashlib.sha256(data).hexdigest().encode()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Has the names reach the disk with what they name."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
         finally:
-            partial.unlink(missing_ok=True)
+            os.close(descriptor)
 
 
 class Checkpoints(pl.Callback):
@@ -51,17 +88,18 @@ class Checkpoints(pl.Callback):
         improved = self.best is None or mean > self.best
         if improved:
             self.best = mean
-            trainer.save_checkpoint(self.directory / "best.ckpt")
-        self._save_last(trainer, module)
+            trainer.save_checkpoint(self.directory / BEST)
+        self.save_last(trainer, module)
 
     def on_train_end(self, trainer: pl.Trainer, module: PolicyGradient) -> None:
         if self._saved_at != module.update_index:
-            self._save_last(trainer, module)
+            self.save_last(trainer, module)
 
-    def _save_last(self, trainer: pl.Trainer, module: PolicyGradient) -> None:
+    def save_last(self, trainer: pl.Trainer, module: PolicyGradient) -> None:
+        """Saves what a resumed run goes on from."""
         for logger in trainer.loggers:
             logger.save()  # a killed run must find the metrics of all that its checkpoint holds
-        trainer.save_checkpoint(self.directory / "last.ckpt")
+        trainer.save_checkpoint(self.directory / LAST)
         self._saved_at = module.update_index
 
     def state_dict(self) -> dict[str, Any]:
@@ -71,39 +109,67 @@ class Checkpoints(pl.Callback):
         self.best = state_dict["best"]
 
 
-def find_checkpoint(resume: str | None, run_directory: Path) -> Path | None:
-    """The checkpoint that `resume` names.
+def read_newest(resume: str | None, run_directory: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint that `resume` names, and its content.
 
     Args:
-        resume: None; `auto`, the run directory's own last.ckpt if there is one; or the path of a checkpoint or of a
-            run directory.
+        resume: None; `auto`, the run directory's own newest one that is sound, if there is one; or the path of a
+            checkpoint or of a run directory.
 
     Raises:
-        ConfigError: if a path was given and nothing is there.
+        ConfigError: if a path was given and nothing is there, or all that is there is damaged.
     """
     if resume is None:
         return None
-    if resume == "auto":
-        own = run_directory / "checkpoints" / "last.ckpt"
-        return own if own.exists() else None
-    path = Path(resume)
-    if path.is_dir():
-        path = path / "checkpoints" / "last.ckpt"
-    if not path.is_file():
-        raise ConfigError(f"resume={resume}: there is no checkpoint at {path}.")
-    return path
+    if "://" in resume:
+        raise ConfigError(
+            f"resume={resume} is an address: download the checkpoint, check its digest, and give its path."
+        )
+    path = run_directory if resume == "auto" else Path(resume)
+    if path.is_file():
+        return path, load_checkpoint(path)
+    candidates = [path / "checkpoints" / name for name in (LAST, PREVIOUS)]
+    candidates = [candidate for candidate in candidates if candidate.is_file()]
+    if not candidates and resume == "auto":
+        return None
+    if not candidates:
+        where = path / "checkpoints" / LAST if path.is_dir() else path
+        raise ConfigError(f"resume={resume}: there is no checkpoint at {where}.")
+    damages = []
+    for candidate in candidates:
+        try:
+            content = load_checkpoint(candidate)
+        except ConfigError as error:
+            damages.append(str(error))
+            continue
+        for damage in damages:
+            log.warning("%s Going back to %s.", damage, candidate)
+        return candidate, content
+    raise ConfigError(
+        f"{' '.join(damages)} No checkpoint of this run is sound: begin it again in another folder, without resume."
+    )
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint as plain data: no code in it is run.
 
     Raises:
-        ConfigError: if it cannot be read, or another program or a newer version wrote it.
+        ConfigError: if it is damaged or cannot be read, or another program or a newer version wrote it.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from error
+    length = len(seal(b""))
+    data, end = content[:-length], content[-length:]
+    if not end.startswith(_SEAL):
+        raise ConfigError(f"{path} is cut off, damaged or not a checkpoint of scorepath's: its seal is missing.")
+    if end != seal(data):
+        raise ConfigError(f"{path} is damaged: it does not agree with its own checksum.")
+    try:
+        checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         version = checkpoint["scorepath"]["format"]
-    except Exception as error:  # torch raises half a dozen types for a damaged file
+    except Exception as error:  # torch raises half a dozen types
         reason = str(error).split("\n", 1)[0]
         raise ConfigError(f"{path} cannot be read as a scorepath checkpoint ({reason}): choose another.") from error
     if version > CHECKPOINT_FORMAT:

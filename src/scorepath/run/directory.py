@@ -4,12 +4,22 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from scorepath.errors import ConfigError
 
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None  # type: ignore[assignment]
+
 _NEEDED_BYTES = 20_000_000
+_LOG_BYTES = 200_000  # of the longest log, for a start
 
 
 def claim(base: str) -> str:
@@ -61,6 +71,59 @@ def check_writable(directory: Path) -> None:
             f"The disk of {directory} has {free:,} bytes free and a run needs about {_NEEDED_BYTES:,}: free some, or "
             "set hydra.run.dir to a folder on another disk."
         )
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keeps other runs out of a folder, and clears away what a killed one had half written.
+
+    The lock is the system's, and ends with the process that holds it, however that ends.
+
+    Raises:
+        ConfigError: if another process holds it.
+    """
+    file = directory / ".lock"
+    lock = FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        owner = file.read_text(encoding="utf-8").strip() or "unknown"
+        raise ConfigError(
+            f"{directory} is in use by another run (process {owner}): wait until it has ended, or choose another "
+            "folder with hydra.run.dir."
+        ) from error
+    try:
+        file.write_text(f"{os.getpid()}\n", encoding="utf-8")
+        for partial in directory.rglob(".*.partial"):
+            partial.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+def check_room(directory: Path, file_bytes: int) -> None:
+    """Refuses a folder that cannot take a run's checkpoints.
+
+    Args:
+        file_bytes: of one checkpoint, of which there are three, and a fourth while it is written.
+
+    Raises:
+        ConfigError: with the bytes that are needed.
+    """
+    needed = _NEEDED_BYTES + 4 * file_bytes
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise ConfigError(
+            f"The disk of {directory} has {free:,} bytes free and this run needs about {needed:,}: free some, or set "
+            "hydra.run.dir to a folder on another disk."
+        )
+    if resource is not None:
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        if limit != resource.RLIM_INFINITY and limit < file_bytes + _LOG_BYTES:
+            raise ConfigError(
+                f"Files in {directory} may not be longer than {limit:,} bytes, and this run's will have about "
+                f"{file_bytes + _LOG_BYTES:,}: raise the limit (ulimit -f)."
+            )
 
 
 def unwritable(directory: Path, error: OSError) -> str:

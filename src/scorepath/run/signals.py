@@ -1,7 +1,12 @@
-"""SIGINT and SIGTERM end a run after the update in progress, with everything saved."""
+"""SIGINT and SIGTERM end a run after the update in progress, with everything saved; SIGUSR1 saves."""
 
+import logging
 import os
+import shutil
 import signal
+import subprocess
+import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -11,6 +16,12 @@ import lightning.pytorch as pl
 from scorepath.callbacks import NEVER
 from scorepath.errors import InterruptedRunError
 from scorepath.module import PolicyGradient
+from scorepath.run.checkpoints import Checkpoints
+
+log = logging.getLogger("scorepath")
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+_SAVE = getattr(signal, "SIGUSR1", None)  # Windows has none
+_LOOK = 0.5  # seconds between two looks at a run that is to stop
 
 
 class GracefulStop(pl.Callback):
@@ -20,14 +31,23 @@ class GracefulStop(pl.Callback):
     skipped might have been the one that solves. To be the last callback, which hears what the others decided.
     Lightning's own handling exits 0 on SIGTERM and saves nothing, and ends a whole multirun on SIGINT.
 
+    SIGUSR1 has a checkpoint saved after the update in progress. Where SLURM sends it before it takes the machine away
+    (`--signal=SIGUSR1@90`), the job is put back in its queue, and the run stops; with resume=auto and a hydra.run.dir
+    of its own it goes on when SLURM starts it again.
+
     Args:
         directory: of the run, to be named in the error.
+        patience: seconds without an env step after which a run that is to stop is taken for hung, and is ended.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, patience: float) -> None:
         self.directory = directory
+        self.patience = patience
         self.received: int | None = None
         self.at_once = False  # raise in the handler: there is nothing to be saved
+        self._save = False
+        self._module: PolicyGradient | None = None
+        self._left = threading.Event()
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "GracefulStop":
@@ -35,6 +55,7 @@ class GracefulStop(pl.Callback):
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._left.set()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -44,11 +65,20 @@ class GracefulStop(pl.Callback):
             raise InterruptedRunError(self.received, self.directory)
 
     def on_train_start(self, trainer: pl.Trainer, module: PolicyGradient) -> None:
+        self._module = module
         self._install()  # Lightning has put its own in our place by now; it puts ours back when training ends
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: PolicyGradient, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if self._save:
+            self._save = False
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, Checkpoints):
+                    callback.save_last(trainer, module)
+                    log.info("Saved at %s env steps.", f"{module.env_steps:,}")
+            if "SLURM_JOB_ID" in os.environ and requeue():
+                self.received = _SAVE
         if self.received is not None:
             # Lightning evaluates whenever it is told to stop
             module.skip_evaluation = not trainer.should_stop and trainer.val_check_batch == NEVER
@@ -59,11 +89,44 @@ class GracefulStop(pl.Callback):
             trainer.should_stop = True
 
     def _install(self) -> dict[int, Any]:
-        return {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return {number: signal.signal(number, self._handle) for number in _SIGNALS}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == _SAVE:
+            self._save = True
+            return
         if self.received is not None and number == signal.SIGINT:
             os._exit(128 + number)
+        if self.received is None:
+            threading.Thread(target=self._watch, args=(number,), daemon=True).start()
         self.received = number
         if self.at_once:
             self.check()
+
+    def _watch(self, number: int) -> None:
+        """Ends the process if the environment has hung: no update will be done then, and no handler be heard."""
+        seen, since = None, time.monotonic()
+        while time.monotonic() - since < self.patience:
+            if self._left.wait(_LOOK):
+                return
+            progress = None if self._module is None else self._module.progress()
+            if progress != seen:
+                seen, since = progress, time.monotonic()
+        os.write(
+            2, f"scorepath: no env step in {self.patience:g} s: the environment hangs, the run is ended.\n".encode()
+        )
+        os._exit(128 + number)
+
+
+def requeue() -> bool:
+    """Asks SLURM to start this job again; an array's task has a name of its own."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
+    scontrol = shutil.which("scontrol")
+    if scontrol is None:
+        log.warning("scontrol was not found, so that SLURM's job %s is not put back in the queue.", job)
+        return False
+    done = subprocess.run([scontrol, "requeue", job], check=False)
+    if done.returncode:
+        log.warning("scontrol requeue %s failed with %d: the run goes on.", job, done.returncode)
+    return done.returncode == 0
