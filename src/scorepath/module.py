@@ -232,7 +232,7 @@ class PolicyGradient(pl.LightningModule):
         self.log_metrics(
             {
                 "eval/return_mean": returns.mean(),
-                "eval/return_std": returns.std(),
+                "eval/return_std": returns.std() if len(returns) > 1 else torch.nan,
                 "eval/episode_length_mean": self.evaluation.lengths.float().mean(),
             }
         )

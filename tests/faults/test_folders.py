@@ -74,8 +74,8 @@ def test_files_that_may_not_grow_long_enough_are_known_before_the_first_rollout(
 @pytest.mark.faults
 def test_a_quota_that_ends_a_run_leaves_the_older_checkpoint(tmp_path):
     """metrics.csv grows beyond what a file may have."""
-    options = (*SMALL, "max_env_steps=1000000", "eval.every_env_steps=2000", "stop_when_solved=false")
-    options += ("episodes_per_update=1", "trainer.log_every_n_steps=1")
+    options = (*SMALL, "env=lqr", "env.dynamics.horizon=2", "max_env_steps=1000000", "eval.every_env_steps=2000")
+    options += ("lr_schedule=constant",)  # an update is 8 steps and a row
     done = limited(tmp_path, resource.RLIMIT_FSIZE, 450_000, *options)
     assert done.returncode == 1
     assert "could not be written: File too large" in sentence(done)

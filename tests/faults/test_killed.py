@@ -6,6 +6,7 @@ Each run is a fork of this process, which has imported everything: a real proces
 import json
 import os
 import random
+import shutil
 import signal
 import time
 import traceback
@@ -128,7 +129,7 @@ def test_killed_while_saving_to_another_file_system(tmp_path):
         pytest.skip("needs a second file system at /dev/shm")
     folder = elsewhere / f"scorepath_{os.getpid()}"
     folder.mkdir()
-    overrides = (*SMALL, "episodes_per_update=1", "max_env_steps=1000000", "eval.every_env_steps=1", "logger=none")
+    overrides = (*SMALL, "episodes_per_update=2", "max_env_steps=1000000", "eval.every_env_steps=1", "logger=none")
     overrides += ("policy.torso.hidden_sizes=[512,512]", "eval.episodes=1", "stop_when_solved=false")
     moments = random.Random(0)
     try:
@@ -154,8 +155,6 @@ def test_killed_while_saving_to_another_file_system(tmp_path):
         assert status == 0, (folder / "said").read_text()
         assert not list(folder.rglob("*.partial"))
     finally:
-        import shutil
-
         shutil.rmtree(folder)
 
 
@@ -174,7 +173,7 @@ def test_resumed_after_every_update(tmp_path):
     small += ("eval.every_env_steps=1000000", "stop_when_solved=false")
     whole = tmp_path / "whole"
     whole.mkdir()
-    _, status = os.waitpid(fork(whole, *small, "max_env_steps=2500"), 0)
+    _, status = os.waitpid(fork(whole, *small, "max_env_steps=6000"), 0)
     assert status == 0, (whole / "said").read_text()
     ends = [int(row["env_steps"]) for row in read_metrics(whole / "run" / "metrics.csv") if row["train/grad_norm"]]
     assert len(ends) >= 50

@@ -15,6 +15,8 @@ from scorepath.run.checkpoints import load_checkpoint
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning"),
+    # Box2D's SWIG types warn at import, where an error would crash the interpreter
+    pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning"),
 ]
 
 SLOW = {"mujoco", "gymnasium", "gym", "atari"}  # not options by themselves

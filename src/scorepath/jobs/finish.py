@@ -44,7 +44,7 @@ def finish_dashboard(
         "final/return_mean": summary["eval_return_mean"],
         "final/env_steps": summary["env_steps"],
     }
-    dashboard.show_hparams(trainer.loggers, hparams, metrics)
+    dashboard.show_hparams(trainer.loggers, hparams, metrics, module.env_steps)
     for logger in trainer.loggers:
         logger.finalize("success")
 

@@ -21,10 +21,14 @@ def show_hparams(
     loggers: Sequence[Logger],
     hparams: dict[str, bool | str | float | int],
     metrics: dict[str, float],
+    env_steps: int,
 ) -> None:
-    """One row of the HParams tab; `run_name="."` keeps it in the run's own folder."""
+    """One row of the HParams tab; `run_name="."` keeps it in the run's own folder.
+
+    Beyond the last step, so that a run resumed at its end writes them again instead of twice.
+    """
     for writer in _writers(loggers):
-        writer.add_hparams(hparams, metrics, run_name=".")
+        writer.add_hparams(hparams, metrics, run_name=".", global_step=env_steps + 1)
 
 
 def show_gif(loggers: Sequence[Logger], gif: bytes, size: tuple[int, int], env_steps: int) -> None:

@@ -47,8 +47,15 @@ def claim(base: str) -> str:
 
 
 def holds_run(directory: Path) -> bool:
-    """Whether the folder has a run's results in it."""
-    return (directory / "summary.json").exists() or any((directory / "checkpoints").glob("*.ckpt"))
+    """Whether the folder has a run's results in it; that a run was refused there is none."""
+    if any((directory / "checkpoints").glob("*.ckpt")):
+        return True
+    try:
+        return json.loads((directory / "summary.json").read_text(encoding="utf-8")).get("updates") is not None
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, AttributeError):
+        return True  # whatever it was
 
 
 def check_writable(directory: Path) -> None:
