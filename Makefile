@@ -1,4 +1,4 @@
-.PHONY: install test slow lint train tensorboard
+.PHONY: install test slow faults lint train tensorboard
 
 install:
 	pip install -c constraints.txt -e ".[dev]"
@@ -8,6 +8,9 @@ test:
 
 slow:
 	pytest -m slow
+
+faults:
+	pytest -m faults
 
 lint:
 	ruff check . && ruff format --check . && mypy

@@ -57,6 +57,7 @@ def plot(cfg: DictConfig) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     file = Path(cfg.file or folder / "curves.png")
     figure.savefig(file, dpi=130)
+    plt.close(figure)
     log.info("%s", file)
 
 
@@ -69,7 +70,15 @@ def group_by_seed(folder: Path) -> dict[str, list[dict[str, Any]]]:
         if row.get("eval_return_mean") is None:
             continue
         file = folder / row["job"] / ".hydra" / "overrides.yaml"
-        overrides: Any = OmegaConf.load(file) if file.exists() else []
+        try:
+            overrides: Any = OmegaConf.to_object(OmegaConf.load(file)) if file.exists() else []
+            read_metrics(folder / row["job"] / "metrics.csv")
+        except Exception as error:  # YAML has many ways to be wrong
+            log.warning("%s is left out: %s", row["job"], str(error).split("\n", 1)[0])
+            continue
+        if not isinstance(overrides, list) or not all(isinstance(text, str) for text in overrides):
+            log.warning("%s is left out: %s holds no list of overrides.", row["job"], file)
+            continue
         keep = [text for text in overrides if text.split("=")[0].lstrip("+") not in ("seed", "sweep", "resume")]
         groups[tuple(keep)].append(row)
     common = set.intersection(*map(set, groups)) if len(groups) > 1 else set()
@@ -86,7 +95,7 @@ def result_row(name: str, runs: list[dict[str, Any]]) -> tuple[str, ...]:
 
     returns = torch.tensor([run["eval_return_mean"] for run in runs], dtype=torch.float64)
     mean, interval = mean_ci95(returns)
-    solved = [run["solved_at_env_steps"] for run in runs if run["solved_at_env_steps"] is not None]
+    solved = [steps for run in runs if (steps := run.get("solved_at_env_steps")) is not None]
     return (
         name,
         str(len(runs)),
@@ -95,15 +104,23 @@ def result_row(name: str, runs: list[dict[str, Any]]) -> tuple[str, ...]:
         f"{float(returns.min()):.2f}",
         f"{len(solved)} of {len(runs)}",
         f"{np.median(solved):,.0f}" if solved else "-",
-        f"{np.median([run['train_seconds'] for run in runs]):.1f}",
+        f"{np.median([run.get('train_seconds') or 0.0 for run in runs]):.1f}",
     )
 
 
 def read_curve(run: Path, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """(env steps, values) of one metric of one run."""
     rows = [row for row in read_metrics(run / "metrics.csv") if row.get(metric)]
+    rows = [row for row in rows if _is_number(row[metric])]
     steps = np.array([float(row["env_steps"]) for row in rows])
     return steps, np.array([float(row[metric]) for row in rows])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
 
 
 def interpolate(

@@ -6,6 +6,8 @@ from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 
+from scorepath.errors import ConfigError
+
 
 class CSVLogger(Logger):
     """Appends rows to one file, and widens its header when a metric appears for the first time.
@@ -73,9 +75,21 @@ class CSVLogger(Logger):
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics.csv as strings, empty where a row lacks the metric; [] if there is no file."""
+    """The rows of a metrics.csv as strings, empty where a row lacks the metric; [] if there is no file.
+
+    Raises:
+        ConfigError: if it is none.
+    """
     if not path.exists():
         return []
-    text = path.read_text()
-    whole = text[: text.rfind("\n") + 1]  # a process that was killed may have left half a line
-    return list(csv.DictReader(whole.splitlines()))
+    try:
+        text = path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]  # a process that was killed may have left half a line
+        rows = list(csv.DictReader(whole.splitlines(), strict=True))
+        for row in rows:
+            float(row["env_steps"])
+            if None in row or None in row.values():
+                raise ValueError("a row does not fit the header")
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise ConfigError(f"{path} is damaged ({error}): move it away, or choose another run.") from error
+    return rows

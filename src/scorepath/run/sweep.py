@@ -6,18 +6,31 @@ from pathlib import Path
 from typing import Any
 
 _HEADER = ("job", "status", "return", "95 % interval", "env steps", "solved at", "seconds")
+_FIGURES = ("seed", "env_steps", "updates", "episodes", "train_seconds", "eval_return_mean", "solved_at_env_steps")
 
 
 def read_sweep(directory: Path) -> list[dict[str, Any]]:
     """One row for each job folder of a sweep: its name as `job`, and its summary."""
-    rows = []
-    for folder in sorted(path for path in directory.iterdir() if path.is_dir()):
-        try:
-            summary = json.loads((folder / "summary.json").read_text())
-        except (OSError, ValueError):
-            summary = {"status": "no summary"}
-        rows.append({"job": folder.name, **summary})
-    return rows
+    folders = sorted(path for path in directory.iterdir() if path.is_dir())
+    return [{"job": folder.name, **_read_summary(folder / "summary.json")} for folder in folders]
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    """A summary whose figures are figures, or what is the matter with it as its status."""
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {"status": "no summary"}
+    except (OSError, ValueError):
+        return {"status": "summary damaged"}
+    if not isinstance(summary, dict) or not isinstance(summary.get("status"), str):
+        return {"status": "summary damaged"}
+    interval = summary.get("eval_return_ci95") or (0.0, 0.0)
+    figures = [summary.get(key) for key in _FIGURES]
+    whole = isinstance(interval, list | tuple) and len(interval) == 2
+    if not whole or not all(isinstance(figure, int | float | None) for figure in (*figures, *interval)):
+        return {"status": "summary damaged"}
+    return summary
 
 
 def format_sweep(rows: Sequence[dict[str, Any]]) -> str:

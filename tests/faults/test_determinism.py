@@ -1,0 +1,59 @@
+"""The same command gives the same weights: twice, with one thread and two, watched or not, in one process or many."""
+
+import pytest
+from helpers import train
+
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning"),
+]
+
+SMALL = ("eval.episodes=2", "record_episode=false", "max_env_steps=1500", "eval.every_env_steps=700")
+KINDS = {
+    "whole batch": ("env=cartpole", "episodes_per_update=8"),
+    "one by one": ("env=cartpole", "env.vectorization=sync", "episodes_per_update=8"),
+    "acrobot": ("env=acrobot", "episodes_per_update=2", "env.max_episode_steps=100"),
+    "torch": ("env=cartpole_torch", "episodes_per_update=64"),
+    "wide torch": ("env=cartpole_torch", "episodes_per_update=2048"),
+    "lqr": ("env=lqr", "episodes_per_update=8"),
+    "windows": ("env=pendulum_torch", "episodes_per_update=4"),
+    "relaxed": ("env=pendulum_discrete_torch", "estimator=gumbel_softmax", "episodes_per_update=4"),
+    "value network": ("env=pendulum", "dist=normal", "baseline=value", "episodes_per_update=4"),
+}
+KINDS |= {
+    f"pendulum {dist}": ("env=pendulum", f"dist={dist}", "episodes_per_update=4")
+    for dist in (
+        "normal",
+        "laplace",
+        "student_t",
+        "tanh_normal",
+        "beta",
+        "kumaraswamy",
+        "truncated_normal",
+        "von_mises",
+    )
+}
+KINDS |= {f"cartpole {dist}": ("env=cartpole", f"dist={dist}", "episodes_per_update=8") for dist in ("categorical",)}
+CHANGES = {
+    "again": ("threads=1",),
+    "two threads": ("threads=2",),
+    "unwatched": ("threads=1", "logger=none", "callbacks=none"),
+    "diagnosed": ("threads=1", "callbacks=gradient_diagnostics", "callbacks.gradient_diagnostics.every_updates=1"),
+}
+
+
+def digest(folder, name, *overrides) -> str:
+    outcome = train(folder, *SMALL, *overrides, directory=name)
+    assert outcome.code == 0, outcome.err
+    assert outcome.summary["irreproducible"] == []
+    return outcome.summary["weights_sha256"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_command_one_digest(tmp_path, kind):
+    expected = digest(tmp_path, "first", *KINDS[kind], "threads=1", "logger=csv")
+    changes = dict(CHANGES)
+    if kind == "wide torch":
+        del changes["two threads"]  # sums over 2,048 episodes are cut at another place
+    found = {name: digest(tmp_path, name, *KINDS[kind], *change) for name, change in changes.items()}
+    assert found == dict.fromkeys(changes, expected)
