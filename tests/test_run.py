@@ -132,7 +132,9 @@ def test_a_reader_never_sees_half_of_the_json(tmp_path):
 
 def save(content: dict, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    SealedCheckpointIO().save_checkpoint({"scorepath": {"format": CHECKPOINT_FORMAT}, **content}, path)
+    counters = dict.fromkeys(("seed", "update_index", "env_steps", "episodes"), 0)
+    own = {"format": CHECKPOINT_FORMAT, "config": {}, **counters}
+    SealedCheckpointIO().save_checkpoint({"scorepath": own, "state_dict": {}, "callbacks": {}, **content}, path)
     return path
 
 
@@ -386,7 +388,7 @@ def test_read_sweep_takes_every_folder(tmp_path):
     assert read_sweep(tmp_path) == [
         {"job": "a", "status": "no summary"},
         {"job": "b", "status": "solved", "seed": 1},
-        {"job": "c", "status": "no summary"},
+        {"job": "c", "status": "summary damaged"},
     ]
 
 

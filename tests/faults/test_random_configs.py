@@ -1,5 +1,6 @@
 """Any combination of options either trains or is refused in one sentence: no traceback, no hang, no weights of NaN."""
 
+import gc
 import tempfile
 from pathlib import Path
 
@@ -89,6 +90,8 @@ def test_random_configs_train_or_are_refused(groups, overrides):
     keys = {text.split("=")[0] for text in overrides}
     small = [text for text in TINY if text.split("=")[0] not in keys]
     given = [*(text for text in groups if text), *small, *overrides]
+    gc.unfreeze()  # what a command leaves to the end of its process
+    gc.collect()
     with tempfile.TemporaryDirectory() as folder:
         outcome = train(Path(folder), *given)
         assert "Traceback" not in outcome.err, (given, outcome.err)

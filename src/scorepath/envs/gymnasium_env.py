@@ -1,7 +1,10 @@
 """Gymnasium's vector environments in tensors: the boundary for dtypes, devices, autoreset and faulty values."""
 
+import contextlib
 import difflib
 import math
+from collections.abc import Iterator
+from functools import partial
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -13,7 +16,8 @@ from torch import Tensor
 from scorepath.envs.base import AbstractEnvironment, Step
 from scorepath.envs.composite import width
 from scorepath.envs.envpool import EnvPoolLanes
-from scorepath.envs.lanes import AbstractLanes, make_lanes
+from scorepath.envs.lanes import AbstractLanes, AsyncLanes, flatten_space, make_lanes
+from scorepath.envs.player import short
 from scorepath.errors import ConfigError, NonFiniteError, ScorepathError
 from scorepath.seeding import split_seed
 
@@ -38,6 +42,7 @@ class GymnasiumEnvironment(AbstractEnvironment):
         kwargs: passed to the environment's constructor.
         max_episode_steps: replaces the registered time limit; needed where there is none.
         reward_threshold: replaces the registered one.
+        step_timeout: seconds that a step may take under `async`, before its worker is taken for hung.
         device: where observations and rewards go.
 
     Raises:
@@ -53,6 +58,7 @@ class GymnasiumEnvironment(AbstractEnvironment):
         kwargs: dict[str, Any] | None = None,
         max_episode_steps: int | None = None,
         reward_threshold: float | None = None,
+        step_timeout: float = 60.0,
         device: torch.device | str = "cpu",
     ) -> None:
         number = min(workers or num_envs, num_envs)
@@ -74,9 +80,15 @@ class GymnasiumEnvironment(AbstractEnvironment):
                     f"env.id={id} has no time limit, so an episode may never end: set env.max_episode_steps=1000, say."
                 )
             self.name, self.max_episode_steps, threshold = spec.id, limit, spec.reward_threshold
-            vector = make_vector(id, spec, number, vectorization, limit, kwargs or {})
-            self.render_fps = float(vector.metadata.get("render_fps") or 30.0)
-            self.lanes = make_lanes(vector)
+            if vectorization == "async":
+                make = partial(gym.make, spec, max_episode_steps=limit, **(kwargs or {}))
+                with _refusing(id, vectorization):
+                    workers_lanes = AsyncLanes(spec.id, make, number, step_timeout)
+                self.lanes, fps = workers_lanes, workers_lanes.render_fps
+            else:
+                vector = make_vector(id, spec, number, vectorization, limit, kwargs or {})
+                self.lanes, fps = make_lanes(vector), vector.metadata.get("render_fps")
+            self.render_fps = float(fps or 30.0)
         self.reward_threshold = threshold if reward_threshold is None else reward_threshold
         self.num_envs = num_envs
         self.can_narrow, self.irreproducible = self.lanes.can_narrow, self.lanes.irreproducible
@@ -87,19 +99,20 @@ class GymnasiumEnvironment(AbstractEnvironment):
         self._action_dtype = None if composite else self.action_space.dtype
         self._action_shape = (width(self.action_space),) if composite else self.action_space.shape or ()
         self._seed = 0
-        self._steps = 0
+        self.steps = 0
         # a whole-batch implementation draws all start states from one generator and takes one seed
         self.is_batch_implementation = self.lanes.one_seed
 
+    @np.errstate(over="ignore")  # what float32 cannot hold is refused in words
     def reset(self, seed: int) -> Tensor:
         self._seed = seed
-        self._steps = 0
+        self.steps = 0
         self._columns = np.arange(self._number)
         observations = self.lanes.reset(seed)
         self._ended = np.zeros(self._number, dtype=bool)
-        self._check("observation", observations)
-        return self._to_tensor(observations)
+        return self._to_tensor("observation", observations)
 
+    @np.errstate(over="ignore")
     def step(self, actions: Tensor) -> Step:
         # Gymnasium's own dtypes: int64 for Discrete, float32 for most boxes
         numpy_actions = actions.detach().cpu().numpy()
@@ -110,14 +123,14 @@ class GymnasiumEnvironment(AbstractEnvironment):
             # several environments broadcast a wrong shape without a word
             raise ScorepathError(f"{self.name} takes actions of shape {expected}, but got {numpy_actions.shape}.")
         observations, rewards, terminated, truncated = self.lanes.step(numpy_actions)
-        self._steps += 1
-        self._check("observation", observations, numpy_actions)
-        self._check("reward", rewards, numpy_actions)
+        self.steps += 1
+        observed = self._to_tensor("observation", observations, numpy_actions)
+        paid = self._to_tensor("reward", rewards, numpy_actions)
         if self._number == self.num_envs:  # else an end is followed by another episode, which is looked at
             self._ended |= terminated | truncated
         return Step(
-            self._to_tensor(observations),
-            self._to_tensor(rewards),
+            observed,
+            paid,
             torch.from_numpy(terminated.copy()).to(self._device),
             torch.from_numpy(truncated.copy()).to(self._device),
         )
@@ -138,9 +151,11 @@ class GymnasiumEnvironment(AbstractEnvironment):
     def close(self) -> None:
         self.lanes.close()
 
-    def _to_tensor(self, array: np.ndarray) -> Tensor:
+    def _to_tensor(self, what: str, array: np.ndarray, actions: np.ndarray | None = None) -> Tensor:
         # `astype` copies, for vector environments may write into one buffer again and again
-        return torch.from_numpy(array.astype(np.float32)).to(self._device)
+        single = array.astype(np.float32)
+        self._check(what, single, actions)
+        return torch.from_numpy(single).to(self._device)
 
     def _check(self, what: str, values: np.ndarray, actions: np.ndarray | None = None) -> None:
         """Refuses NaN and infinity in running episodes; the sum of squares is the cheapest test that misses none."""
@@ -151,7 +166,7 @@ class GymnasiumEnvironment(AbstractEnvironment):
         for lane in np.flatnonzero(bad)[:1]:
             action = "" if actions is None else f" after action {actions[lane].tolist()}"
             raise NonFiniteError(
-                f"{self.name} gave a {what} that is not finite ({values[lane]}) at step {self._steps}{action} of "
+                f"{self.name} gave a {what} that is not finite ({values[lane]}) at step {self.steps}{action} of "
                 f"{self.describe_episode(int(self._columns[lane]))}: nothing was learned from this update; mend the "
                 "environment or leave the action's range smaller."
             )
@@ -171,22 +186,25 @@ def make_vector(
         ConfigError: a missing package, arguments it does not take, observations that cannot be flattened.
     """
     mode = None if vectorization == "auto" else vectorization
-    try:
+    with _refusing(id, vectorization):
         # The time limit goes in as a keyword: `make` and the vector entry points both read it there
         vector = gym.make_vec(spec, number, mode, max_episode_steps=limit, **kwargs)
+    flatten_space(id, vector.single_observation_space)
+    # one-hot for Discrete, concatenation for Dict and Tuple
+    return vector if isinstance(vector.single_observation_space, gym.spaces.Box) else FlattenObservation(vector)
+
+
+@contextlib.contextmanager
+def _refusing(id: str, vectorization: Vectorization) -> Iterator[None]:
+    """What the making of an environment raises, as one sentence."""
+    try:
+        yield
+    except ScorepathError:
+        raise
     except gym.error.DependencyNotInstalled as error:
         raise ConfigError(missing_package(id, error)) from error
-    except (gym.error.Error, TypeError, ValueError) as error:
-        raise ConfigError(f"env.id={id} cannot be made with vectorization={vectorization}: {error}") from error
-    if isinstance(vector.single_observation_space, gym.spaces.Box):
-        return vector
-    try:
-        return FlattenObservation(vector)  # one-hot for Discrete, concatenation for Dict and Tuple
-    except (NotImplementedError, ValueError, TypeError) as error:
-        raise ConfigError(
-            f"env.id={id} has observations {vector.single_observation_space}, which cannot be flattened into one "
-            "vector: wrap the environment and register it under an id of its own."
-        ) from error
+    except Exception as error:
+        raise ConfigError(f"env.id={id} cannot be made with vectorization={vectorization}: {short(error)}.") from error
 
 
 def find_spec(id: str) -> gym.envs.registration.EnvSpec:

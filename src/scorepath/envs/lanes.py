@@ -1,6 +1,7 @@
 """Gymnasium's vector environments as lanes that can be left out once their episode has ended, in numpy arrays."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -9,6 +10,9 @@ from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 
 from scorepath.envs.composite import nest
+from scorepath.envs.player import Player, short
+from scorepath.envs.workers import WorkerError, Workers
+from scorepath.errors import ConfigError, ScorepathError
 from scorepath.seeding import split_seed
 
 
@@ -53,6 +57,24 @@ class AbstractLanes(ABC):
         """Releases what the environments hold."""
 
 
+def flatten_space(name: str, space: gym.Space) -> gym.spaces.Box:
+    """The Box that observations of a space are flattened to.
+
+    Raises:
+        ConfigError: if they cannot be.
+    """
+    try:
+        flat = space if isinstance(space, gym.spaces.Box) else gym.spaces.flatten_space(space)
+        if isinstance(flat, gym.spaces.Box):
+            return flat
+    except (NotImplementedError, ValueError, TypeError):
+        pass
+    raise ConfigError(
+        f"env.id={name} has observations {space}, which cannot be flattened into one vector: wrap the environment and "
+        "register it under an id of its own."
+    )
+
+
 class AbstractGymnasiumLanes(AbstractLanes):
     """What all vector environments of Gymnasium share."""
 
@@ -77,19 +99,38 @@ class AbstractGymnasiumLanes(AbstractLanes):
 class VectorLanes(AbstractGymnasiumLanes):
     """A vector environment as it is: all lanes are stepped, those whose episode has ended by autoreset."""
 
-    def __init__(self, vector: gym.vector.VectorEnv) -> None:
-        super().__init__(vector)
-        self.one_seed = not isinstance(vector.unwrapped, gym.vector.AsyncVectorEnv)
+    one_seed = True
 
     def reset(self, seed: int) -> np.ndarray:
-        seeds: Any = seed if self.one_seed else split_seed(seed, self._vector.num_envs)  # Gymnasium types lists away
-        return self._vector.reset(seed=seeds)[0]
+        return self._read(self._vector.reset(seed=seed), 2)[0]
 
     def step(self, actions: np.ndarray) -> Answer:
-        return Answer(*self._vector.step(self._nested(actions))[:4])
+        return Answer(*self._read(self._vector.step(self._nested(actions)), 5))
 
-    def close(self) -> None:
-        self._vector.close()
+    def _read(self, answer: Any, number: int) -> list[np.ndarray]:
+        """The arrays of an answer, without the infos at its end."""
+        lanes = self._vector.num_envs
+        shapes = [(lanes, *(self.observation_space.shape or ())), (lanes,), (lanes,), (lanes,)]
+        try:
+            *parts, _ = answer
+            arrays = [np.asarray(part) for part in parts]
+        except (TypeError, ValueError):  # no tuple, or ragged
+            arrays = []
+        kinds = ("biuf", "biuf", "b", "b")
+        if len(arrays) != number - 1 or any(
+            array.shape != shape or array.dtype.kind not in kind
+            for array, shape, kind in zip(arrays, shapes, kinds, strict=False)
+        ):
+            found = ", ".join(f"{array.dtype}{list(array.shape)}" for array in arrays) or short(answer)
+            vector = self._vector.unwrapped
+            name = vector.spec.id if vector.spec else type(vector).__name__
+            raise ScorepathError(
+                f"{name} does not keep to the interface of Gymnasium's vector environments: with {lanes} environments, "
+                f"reset() and step() return observations of shape {shapes[0]}, and step() also rewards, terminations "
+                f"and truncations (bool) of shape {shapes[1]}, but it returned {found}: mend the environment, or use "
+                "env.vectorization=sync."
+            )
+        return arrays
 
 
 class SerialLanes(AbstractGymnasiumLanes):
@@ -100,14 +141,15 @@ class SerialLanes(AbstractGymnasiumLanes):
     def __init__(self, vector: gym.vector.VectorEnv) -> None:
         assert isinstance(vector.unwrapped, gym.vector.SyncVectorEnv)
         super().__init__(vector)
-        self._envs = vector.unwrapped.envs
-        self._flattens = vector is not vector.unwrapped  # FlattenObservation is the only wrapper
+        self._players = [Player(env, self.observation_space) for env in vector.unwrapped.envs]
 
     def reset(self, seed: int) -> np.ndarray:
-        observations, _ = self._vector.reset(seed=split_seed(seed, self._vector.num_envs))  # type: ignore[arg-type]
-        self._rows = np.arange(self._vector.num_envs)
-        self._observations = observations.copy()
-        self._ended = np.zeros(len(self._rows), dtype=bool)
+        number = len(self._players)
+        self._rows = np.arange(number)
+        self._observations = np.empty((number, *(self.observation_space.shape or ())), self.observation_space.dtype)
+        for lane, (player, own_seed) in enumerate(zip(self._players, split_seed(seed, number), strict=True)):
+            self._observations[lane] = player.reset(own_seed)
+        self._ended = np.zeros(number, dtype=bool)
         return self._observations
 
     def step(self, actions: np.ndarray) -> Answer:
@@ -116,17 +158,77 @@ class SerialLanes(AbstractGymnasiumLanes):
         terminated, truncated = np.zeros(number, dtype=bool), np.zeros(number, dtype=bool)
         for lane, action in enumerate(iterate(self._vector.action_space, self._nested(actions))):
             if not self._ended[lane]:
-                env = self._envs[self._rows[lane]]
-                observation, rewards[lane], terminated[lane], truncated[lane], _ = env.step(action)
-                if self._flattens:
-                    observation = gym.spaces.flatten(env.observation_space, observation)
-                self._observations[lane] = observation
+                player = self._players[self._rows[lane]]
+                self._observations[lane], rewards[lane], terminated[lane], truncated[lane] = player.step(action)
         self._ended |= terminated | truncated
         return Answer(self._observations, rewards, terminated, truncated)
 
     def keep(self, rows: np.ndarray) -> None:
         self._rows, self._ended = self._rows[rows], self._ended[rows]
         self._observations = self._observations[rows]
+
+
+class AsyncLanes(AbstractLanes):
+    """Environments in processes of their own. After an error these are gone, and the lanes refuse what follows.
+
+    Args:
+        name: of the environment, for messages.
+        make: one of them.
+        number: W.
+        timeout: seconds that one answer may take.
+
+    Raises:
+        ConfigError: if they cannot be made, or differ in their spaces.
+    """
+
+    def __init__(self, name: str, make: Callable[[], gym.Env], number: int, timeout: float) -> None:
+        self._name, self._number = name, number
+        probe = make()
+        spaces = probe.observation_space, probe.action_space
+        self.render_fps = probe.metadata.get("render_fps")
+        probe.close()
+        self.observation_space, self.action_space = flatten_space(name, spaces[0]), spaces[1]
+        self._batch_space = batch_space(self.action_space, number)
+        self._composite = isinstance(self.action_space, gym.spaces.Dict | gym.spaces.Tuple)
+        self._seeds: list[int] = []
+        self._steps = 0
+        self._failed: str | None = None
+        try:
+            self._workers = Workers(make, self.observation_space, spaces, number, timeout)
+        except WorkerError as error:
+            raise ConfigError(
+                f"{name}: worker {error.index} {error.fault.words}, before its first reset: mend the environment's "
+                "constructor, or try env.vectorization=sync."
+            ) from error
+
+    def reset(self, seed: int) -> np.ndarray:
+        self._steps, self._seeds = 0, split_seed(seed, self._number)
+        self._ask(self._seeds)
+        return self._workers.observations
+
+    def step(self, actions: np.ndarray) -> Answer:
+        self._steps += 1
+        nested = nest(self.action_space, actions) if self._composite else actions
+        rewards, terminated, truncated = zip(
+            *self._ask([(action,) for action in iterate(self._batch_space, nested)]), strict=True
+        )
+        return Answer(self._workers.observations, np.array(rewards), np.array(terminated), np.array(truncated))
+
+    def close(self) -> None:
+        self._workers.close()
+
+    def _ask(self, questions: list[Any]) -> list[Any]:
+        if self._failed is not None:
+            raise ScorepathError(f"{self._name} cannot go on, for its workers were ended: {self._failed}")
+        try:
+            return self._workers.ask(questions)
+        except WorkerError as error:
+            when = f"in step {self._steps}" if self._steps else "in the reset"
+            self._failed = (
+                f"{self._name}: worker {error.index} {error.fault.words}, {when} of the episode reset with seed "
+                f"{self._seeds[error.index]}: all workers were ended; {error.fault.remedy}."
+            )
+            raise ScorepathError(self._failed) from error
 
 
 class CartPoleLanes(AbstractGymnasiumLanes):

@@ -14,6 +14,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from scorepath.errors import ConfigError, OutputError
 from scorepath.module import CHECKPOINT_FORMAT, PolicyGradient
+from scorepath.run.archive import check_archive, check_content
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 _SEAL = b"scorepath sha256 "  # before 64 hexadecimal digits at the end of the file, where torch.load does not look
@@ -167,6 +168,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if end != seal(data):
         raise ConfigError(f"{path} is damaged: it does not agree with its own checksum.")
     try:
+        check_archive(data)
         checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         version = checkpoint["scorepath"]["format"]
     except Exception as error:  # torch raises half a dozen types
@@ -174,4 +176,5 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read as a scorepath checkpoint ({reason}): choose another.") from error
     if version > CHECKPOINT_FORMAT:
         raise ConfigError(f"{path} has checkpoint format {version}, newer than this version's {CHECKPOINT_FORMAT}.")
+    check_content(checkpoint, path)
     return checkpoint
