@@ -50,7 +50,7 @@ def test_every_job_has_a_folder_and_a_summary(grid):
         chosen.add((dist, summary["seed"]))
         assert f"seed-{summary['seed']}" in folder
         files = {path.name for path in (grid.directory / folder).iterdir()}
-        expected = {".hydra", "train.log", "checkpoints", "tensorboard", "metrics.csv", "summary.json"}
+        expected = {".hydra", ".lock", "train.log", "checkpoints", "tensorboard", "metrics.csv", "summary.json"}
         assert files == expected
     assert chosen == {(dist, seed) for dist in ("bernoulli", "categorical") for seed in (0, 1)}
 

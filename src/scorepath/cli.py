@@ -22,13 +22,14 @@ from scorepath import garbage
 from scorepath.config import check_config, leaves, nearest
 from scorepath.errors import ConfigError, InterruptedRunError, ScorepathError
 from scorepath.run.directory import claim, holds_run, unwritable, write_json
+from scorepath.run.redaction import Redaction
 from scorepath.run.sweep import format_sweep, read_sweep
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 # Registered on import, for the workers of a parallel launcher need them too
 OmegaConf.register_new_resolver("claim", claim, use_cache=True, replace=True)
-OmegaConf.register_new_resolver("folder", lambda name: name.replace("/", "-") or "defaults", replace=True)
+OmegaConf.register_new_resolver("folder", lambda _root_: _folder(_root_), replace=True)
 
 
 def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
@@ -57,7 +58,7 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
                 _end(f"{error}{_left(sys.argv[1:], HydraConfig.get().job.num, cfg.sweep)}", error.exit_code)
             else:
                 # One failing job does not end a sweep; the table at its end, and its exit code, tell
-                _write_failure(error)
+                _write_failure(Redaction(OmegaConf.to_yaml(cfg)).text(str(error)))
                 print(_describe(error, show_traceback), file=sys.stderr)
             return None
 
@@ -97,17 +98,24 @@ def _left(arguments: list[str], number: int, sweep: str) -> str:
     )
 
 
+def _folder(root: DictConfig) -> str:
+    """The name of a job's folder: its overrides as they were written, for names are shown and passed on."""
+    job: Any = OmegaConf.to_container(root.hydra.job, resolve=False)
+    # with a $ Hydra would resolve the name wherever it reads it
+    return job["override_dirname"].replace("/", "-").replace("$", "") or "defaults"
+
+
 def _describe(error: Exception, show_traceback: bool) -> str:
     if isinstance(error, ScorepathError) and not show_traceback:
         return f"scorepath: {error}"
     return "".join(traceback.format_exception(error))
 
 
-def _write_failure(error: Exception) -> None:
+def _write_failure(sentence: str) -> None:
     """A summary for a job that was refused before it wrote its own; nothing that is there is written over."""
     directory = Path(HydraConfig.get().runtime.output_dir)
     if not holds_run(directory):
-        write_json(directory / "summary.json", {"status": "failed", "error": str(error)})
+        write_json(directory / "summary.json", {"status": "failed", "error": sentence})
 
 
 def _end(sentence: str, exit_code: int) -> None:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from scorepath import garbage
 from scorepath.errors import ConfigError
 from scorepath.run.directory import write_json
+from scorepath.run.trust import check_links, read_config
 
 log = logging.getLogger("scorepath")
 
@@ -19,7 +20,7 @@ def evaluate(cfg: DictConfig) -> None:
     """Evaluates a saved run on the original environment, prints JSON and writes `evaluation.json` beside it.
 
     Raises:
-        ConfigError: if the folder does not hold a run.
+        ConfigError: if the folder does not hold a run, or one that could do more than be evaluated.
     """
     run = Path(cfg.run_dir)
     saved = run / ".hydra" / "config.yaml"
@@ -30,6 +31,8 @@ def evaluate(cfg: DictConfig) -> None:
         there = [path.stem for path in sorted(checkpoint_path.parent.glob("*.ckpt"))]
         remedy = f"use checkpoint={' or checkpoint='.join(there)}" if there else "the run ended before it saved one"
         raise ConfigError(f"checkpoint={cfg.checkpoint} is not in {checkpoint_path.parent}: {remedy}.")
+    check_links(run, ".evaluation.json.partial", "episode.gif", "episode.mp4")
+    nodes = read_config(saved, list(cfg.trust))
 
     import torch  # noqa: PLC0415
 
@@ -43,7 +46,7 @@ def evaluate(cfg: DictConfig) -> None:
     garbage.resume()
 
     try:
-        trained: Any = OmegaConf.load(saved)
+        trained: Any = OmegaConf.create(nodes)
         probe = make_environment(trained.env, 1)
         policy = make_policy(trained, probe, "of the saved run")
         probe.close()

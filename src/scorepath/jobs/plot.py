@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from scorepath.errors import ConfigError
 from scorepath.run.csv_logger import read_metrics
 from scorepath.run.summary import mean_ci95, t95
 from scorepath.run.sweep import format_table, read_sweep
+from scorepath.run.trust import check_links, read_overrides
 
 log = logging.getLogger("scorepath")
 _GRID = 200  # points that the curves are interpolated on
@@ -24,6 +25,7 @@ def plot(cfg: DictConfig) -> None:
         ConfigError: if there are no runs, or matplotlib is missing.
     """
     folder = Path(cfg.runs)
+    check_links(folder, "curves.png")
     groups = group_by_seed(folder)
     if not groups:
         raise ConfigError(f"runs={folder} holds no finished run: choose a folder such as outputs/sweeps/NAME.")
@@ -41,7 +43,8 @@ def plot(cfg: DictConfig) -> None:
         if not curves:
             continue
         grid, mean, half = interpolate(curves)
-        axes.plot(grid, mean, label=f"{name} (n = {len(curves)})")
+        label = f"{name} (n = {len(curves)})".replace("$", r"\$")  # which begins a formula
+        axes.plot(grid, mean, label=label)
         if half is not None:
             axes.fill_between(grid, mean - half, mean + half, alpha=0.2)
     if not axes.lines:
@@ -71,13 +74,10 @@ def group_by_seed(folder: Path) -> dict[str, list[dict[str, Any]]]:
             continue
         file = folder / row["job"] / ".hydra" / "overrides.yaml"
         try:
-            overrides: Any = OmegaConf.to_object(OmegaConf.load(file)) if file.exists() else []
+            overrides = read_overrides(file) if file.exists() else []
             read_metrics(folder / row["job"] / "metrics.csv")
-        except Exception as error:  # YAML has many ways to be wrong
+        except Exception as error:
             log.warning("%s is left out: %s", row["job"], str(error).split("\n", 1)[0])
-            continue
-        if not isinstance(overrides, list) or not all(isinstance(text, str) for text in overrides):
-            log.warning("%s is left out: %s holds no list of overrides.", row["job"], file)
             continue
         keep = [text for text in overrides if text.split("=")[0].lstrip("+") not in ("seed", "sweep", "resume")]
         groups[tuple(keep)].append(row)

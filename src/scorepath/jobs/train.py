@@ -17,6 +17,7 @@ from scorepath.config import nearest
 from scorepath.errors import ConfigError, InterruptedRunError, OutputError, ScorepathError
 from scorepath.jobs.resume import is_finished, load_run
 from scorepath.run.directory import check_room, check_writable, holds_run, locked, write_json
+from scorepath.run.redaction import Redaction
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -87,17 +88,20 @@ def _train_and_tell(cfg: DictConfig, directory: Path, is_main_process: bool) -> 
     """Trains, and writes the summary however it ends."""
     summary: dict[str, Any] = dict.fromkeys(_SUMMARY) | {"status": "failed", "seed": cfg.seed}
     harmless = holds_run(directory)  # a refusal leaves a run that is there as it was
+    redaction = Redaction(OmegaConf.to_yaml(cfg))
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(redaction)
     try:
         objective = _train(cfg, directory, summary)
         harmless = False
     except ConfigError as error:
-        summary["error"] = str(error)
+        summary["error"] = redaction.text(str(error))
         raise
     except BaseException as error:
         harmless = False
         told = _explain(error, cfg, directory)
         if not isinstance(error, InterruptedRunError):
-            summary["error"] = str(told) or type(told).__name__
+            summary["error"] = redaction.text(str(told)) or type(told).__name__
         elif summary["status"] == "failed":  # and not ended by itself, just before
             summary["status"] = "interrupted"
         with contextlib.suppress(OSError):
@@ -140,7 +144,7 @@ def _log_to_file(message: str) -> None:
     record = log.makeRecord(log.name, logging.ERROR, __file__, 0, message, (), None)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
-            handler.emit(record)
+            handler.handle(record)
 
 
 def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float | None:
@@ -170,7 +174,7 @@ def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float |
     garbage.resume()
     trainer, stopping, stop_signal = _make_trainer(cfg, directory, module)
     if checkpoint is not None:
-        stopping.load_state_dict(checkpoint["callbacks"][stopping.state_key])
+        stopping.load_state_dict(checkpoint["callbacks"].get(stopping.state_key) or stopping.state_dict())
         log.info("Resuming from %s at %s env steps.", path, f"{module.env_steps:,}")
     with stop_signal:
         if trainer.is_global_zero:

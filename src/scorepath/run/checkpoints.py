@@ -171,10 +171,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         check_archive(data)
         checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         version = checkpoint["scorepath"]["format"]
+        is_newer = version > CHECKPOINT_FORMAT
     except Exception as error:  # torch raises half a dozen types
         reason = str(error).split("\n", 1)[0]
         raise ConfigError(f"{path} cannot be read as a scorepath checkpoint ({reason}): choose another.") from error
-    if version > CHECKPOINT_FORMAT:
+    if is_newer:
         raise ConfigError(f"{path} has checkpoint format {version}, newer than this version's {CHECKPOINT_FORMAT}.")
     check_content(checkpoint, path)
     return checkpoint

@@ -99,6 +99,8 @@ def locked(directory: Path) -> Iterator[None]:
             f"{directory} is in use by another run (process {owner}): wait until it has ended, or choose another "
             "folder with hydra.run.dir."
         ) from error
+    except OSError as error:
+        raise ConfigError(unwritable(directory, error)) from error
     try:
         file.write_text(f"{os.getpid()}\n", encoding="utf-8")
         for partial in directory.rglob(".*.partial"):
