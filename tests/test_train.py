@@ -200,6 +200,17 @@ def test_same_command_gives_the_same_weights_in_a_process_of_its_own(reference, 
     assert without_time(again.rows) == without_time(reference.rows)
 
 
+def test_processes_change_nothing_but_time(tmp_path):
+    """Environments one by one, and each in a process of its own: the same episodes, the same weights."""
+    digests = []
+    for vectorization in ("sync", "async"):
+        options = ("episodes_per_update=3", "max_env_steps=150", "eval.episodes=2", "record_episode=false")
+        vectorized = f"env.vectorization={vectorization}"
+        outcome = succeed(train(tmp_path, *options, "logger=none", vectorized, directory=vectorization))
+        digests.append(outcome.summary["weights_sha256"])
+    assert digests[0] == digests[1]
+
+
 @pytest.mark.parametrize(
     "change",
     [

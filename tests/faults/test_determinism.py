@@ -55,5 +55,7 @@ def test_one_command_one_digest(tmp_path, kind):
     changes = dict(CHANGES)
     if kind == "wide torch":
         del changes["two threads"]  # sums over 2,048 episodes are cut at another place
+    if kind in ("one by one", "acrobot", "pendulum normal"):  # not stepped by an implementation of a whole batch
+        changes["processes"] = ("threads=1", "env.vectorization=async")
     found = {name: digest(tmp_path, name, *KINDS[kind], *change) for name, change in changes.items()}
     assert found == dict.fromkeys(changes, expected)

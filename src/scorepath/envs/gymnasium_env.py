@@ -91,7 +91,8 @@ class GymnasiumEnvironment(AbstractEnvironment):
             self.render_fps = float(fps or 30.0)
         self.reward_threshold = threshold if reward_threshold is None else reward_threshold
         self.num_envs = num_envs
-        self.can_narrow, self.irreproducible = self.lanes.can_narrow, self.lanes.irreproducible
+        self.irreproducible = self.lanes.irreproducible
+        self.can_narrow = self.lanes.can_narrow and number == num_envs  # else lanes begin other episodes
         self._device = torch.device(device)
         self._number = number
         self.observation_space, self.action_space = self.lanes.observation_space, self.lanes.action_space

@@ -169,7 +169,9 @@ class SerialLanes(AbstractGymnasiumLanes):
 
 
 class AsyncLanes(AbstractLanes):
-    """Environments in processes of their own. After an error these are gone, and the lanes refuse what follows.
+    """Environments in processes of their own; those that are left out stand still.
+
+    After an error the processes are gone, and the lanes refuse what follows.
 
     Args:
         name: of the environment, for messages.
@@ -181,6 +183,8 @@ class AsyncLanes(AbstractLanes):
         ConfigError: if they cannot be made, or differ in their spaces.
     """
 
+    can_narrow = True
+
     def __init__(self, name: str, make: Callable[[], gym.Env], number: int, timeout: float) -> None:
         self._name, self._number = name, number
         probe = make()
@@ -188,9 +192,9 @@ class AsyncLanes(AbstractLanes):
         self.render_fps = probe.metadata.get("render_fps")
         probe.close()
         self.observation_space, self.action_space = flatten_space(name, spaces[0]), spaces[1]
-        self._batch_space = batch_space(self.action_space, number)
         self._composite = isinstance(self.action_space, gym.spaces.Dict | gym.spaces.Tuple)
         self._seeds: list[int] = []
+        self._rows = list(range(number))
         self._steps = 0
         self._failed: str | None = None
         try:
@@ -203,16 +207,22 @@ class AsyncLanes(AbstractLanes):
 
     def reset(self, seed: int) -> np.ndarray:
         self._steps, self._seeds = 0, split_seed(seed, self._number)
+        self._rows = list(range(self._number))
         self._ask(self._seeds)
         return self._workers.observations
 
     def step(self, actions: np.ndarray) -> Answer:
         self._steps += 1
         nested = nest(self.action_space, actions) if self._composite else actions
-        rewards, terminated, truncated = zip(
-            *self._ask([(action,) for action in iterate(self._batch_space, nested)]), strict=True
-        )
-        return Answer(self._workers.observations, np.array(rewards), np.array(terminated), np.array(truncated))
+        each = iterate(batch_space(self.action_space, len(self._rows)), nested)
+        rewards, terminated, truncated = zip(*self._ask([(action,) for action in each]), strict=True)
+        observations = self._workers.observations
+        if len(self._rows) < self._number:
+            observations = observations[self._rows]
+        return Answer(observations, np.array(rewards), np.array(terminated), np.array(truncated))
+
+    def keep(self, rows: np.ndarray) -> None:
+        self._rows = [self._rows[row] for row in rows]
 
     def close(self) -> None:
         self._workers.close()
@@ -221,7 +231,7 @@ class AsyncLanes(AbstractLanes):
         if self._failed is not None:
             raise ScorepathError(f"{self._name} cannot go on, for its workers were ended: {self._failed}")
         try:
-            return self._workers.ask(questions)
+            return self._workers.ask(self._rows, questions)
         except WorkerError as error:
             when = f"in step {self._steps}" if self._steps else "in the reset"
             self._failed = (

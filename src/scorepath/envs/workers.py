@@ -96,10 +96,14 @@ class Workers:
             theirs.close()
             self._pipes.append(ours)
             self._processes.append(process)
-        self._collect(max(timeout, _START))
+        self._collect(range(number), max(timeout, _START))
 
-    def ask(self, questions: Sequence[Any]) -> list[Any]:
-        """Sends each worker its seed (int) or its action (in a tuple), and waits for all answers.
+    def ask(self, rows: Sequence[int], questions: Sequence[Any]) -> list[Any]:
+        """Sends some workers their seed (int) or their action (in a tuple), and waits for all answers.
+
+        Args:
+            rows: of the workers that are asked; the others stand still.
+            questions: one for each of them.
 
         Returns:
             (reward, terminated, truncated) of each; observations are in `observations`.
@@ -107,10 +111,10 @@ class Workers:
         Raises:
             WorkerError: if a worker cannot answer, or not in time.
         """
-        for pipe, question in zip(self._pipes, questions, strict=True):
+        for row, question in zip(rows, questions, strict=True):
             with contextlib.suppress(OSError):  # of one that is gone, as will be seen below
-                pipe.send(question)
-        return self._collect(self.timeout)
+                self._pipes[row].send(question)
+        return self._collect(rows, self.timeout)
 
     def close(self) -> None:
         """Lets the environments close, and ends the processes that do not."""
@@ -122,10 +126,10 @@ class Workers:
             process.join(max(0.0, deadline - time.monotonic()))
         self._end()
 
-    def _collect(self, seconds: float) -> list[Any]:
+    def _collect(self, rows: Sequence[int], seconds: float) -> list[Any]:
         deadline = time.monotonic() + seconds
-        answers: list[Any] = [None] * len(self._pipes)
-        waiting = {pipe: index for index, pipe in enumerate(self._pipes)}
+        answers: dict[int, Any] = dict.fromkeys(rows)
+        waiting = {self._pipes[row]: row for row in rows}
         while waiting:
             left = deadline - time.monotonic()
             ready: list[Any] = wait(list(waiting), max(0.0, min(_LOOK, left)))
@@ -145,7 +149,7 @@ class Workers:
                     self._give_up(index, self._ending(index))
                 if isinstance(answers[index], Fault):
                     self._give_up(index, answers[index])
-        return answers
+        return list(answers.values())
 
     def _ending(self, index: int) -> Fault:
         """How a process ended whose pipe is closed."""
@@ -154,7 +158,8 @@ class Workers:
         if process.exitcode is None:
             return Fault("closed its pipe", _MEND)
         if process.exitcode < 0:
-            return Fault(f"was killed by {signal.Signals(-process.exitcode).name}", _KILLED)
+            names = {known.value: known.name for known in signal.Signals}
+            return Fault(f"was killed by {names.get(-process.exitcode, -process.exitcode)}", _KILLED)
         return Fault(f"exited with code {process.exitcode}", _MEND)
 
     def _give_up(self, index: int, fault: Fault) -> NoReturn:
