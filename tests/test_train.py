@@ -63,7 +63,8 @@ def test_run_directory_is_complete(reference):
     assert events
     assert files - events == {
         *(".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "train.log", "summary.json"),
-        *("checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.csv", "tensorboard/hparams.yaml"),
+        *("checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/previous.ckpt", ".lock"),
+        *("metrics.csv", "tensorboard/hparams.yaml"),
     }
 
 

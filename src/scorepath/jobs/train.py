@@ -6,6 +6,7 @@ import logging
 import os
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,13 +150,20 @@ def _log_to_file(message: str) -> None:
 
 def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float | None:
     # Imports stand in the functions, so that a refused config costs half a second and not five
-    import torch  # noqa: PLC0415
-
     from scorepath.build import make_module  # noqa: PLC0415
 
     names = HydraConfig.get().runtime.choices
     module, labels = make_module(cfg, names)
     summary.update(labels._asdict())
+    with contextlib.closing(module):  # however it ends, no environment's process is left
+        return _train_module(cfg, names, module, directory, summary)
+
+
+def _train_module(
+    cfg: DictConfig, names: Mapping[str, str], module: "PolicyGradient", directory: Path, summary: dict[str, Any]
+) -> float | None:
+    import torch  # noqa: PLC0415
+
     # weights and what an optimizer keeps of them, twice as much at most
     check_room(directory, 3 * sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values()))
 
@@ -180,9 +188,9 @@ def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float |
         if trainer.is_global_zero:
             _save_config(cfg, directory)
         show_config(trainer.loggers, OmegaConf.to_yaml(cfg), module.env_steps)
-        for label in labels.gradient_bias:
+        for label in summary["gradient_bias"]:
             log.info("The gradient is biased: %s.", label)
-        for label in labels.irreproducible:
+        for label in summary["irreproducible"]:
             log.info("The run cannot be repeated exactly: %s.", label)
         started, steps_before = time.perf_counter(), module.env_steps
         try:
@@ -208,7 +216,6 @@ def _train(cfg: DictConfig, directory: Path, summary: dict[str, Any]) -> float |
         if trainer.is_global_zero:
             finish_dashboard(cfg, trainer, module, names, summary)
             log.info("%s", report(summary, directory))
-        module.close()
         stop_signal.check()
     return summary[cfg.objective]
 
