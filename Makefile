@@ -1,4 +1,4 @@
-.PHONY: install test slow faults lint train tensorboard
+.PHONY: install test slow faults lint audit train tensorboard
 
 install:
 	pip install -c constraints.txt -e ".[dev]"
@@ -14,6 +14,9 @@ faults:
 
 lint:
 	ruff check . && ruff format --check . && mypy
+
+audit:
+	bash .ci/audit
 
 train:
 	python scripts/train.py env=cartpole dist=bernoulli

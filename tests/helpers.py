@@ -26,6 +26,7 @@ from gymnasium.envs.classic_control import CartPoleEnv
 from hydra.core.global_hydra import GlobalHydra
 
 from scorepath.cli import main
+from scorepath.envs.dynamics import Pendulum
 from scorepath.run.csv_logger import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -221,6 +222,15 @@ class Digests(pl.Callback):
         parameters = [*module.policy.parameters(), *module.baseline.parameters()]
         content = b"".join(parameter.detach().numpy().tobytes() for parameter in parameters)
         Path(f"rank_{trainer.global_rank}").write_text(hashlib.sha256(content).hexdigest())
+
+
+class FallingPendulum(Pendulum):
+    """A pendulum whose episode ends when it hangs."""
+
+    terminates = True
+
+    def terminal(self, state):
+        return state[:, 0].cos() < -0.99
 
 
 class Hold(CartPoleEnv):

@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from gymnasium import spaces
 from gymnasium.envs.classic_control import CartPoleEnv
 
 BREAKING = "misbehaving:Breaking-v0"
+FORGETFUL = "misbehaving:Forgetful-v0"
 LYING = "misbehaving:Lying-v0"
 LYING_VECTOR = "misbehaving:LyingVector-v0"
 
@@ -38,17 +40,26 @@ class Breaking(CartPoleEnv):
         how: a method of this class.
         at: env step of the process's life; 0 is the reset, -1 the constructor.
         worker: which of them.
+        lives: a file that counts them; only the first `breaks` break.
     """
 
-    def __init__(self, how, at=3, worker=1):
+    def __init__(self, how, at=3, worker=1, lives=None, breaks=1):
         super().__init__()
         self.how, self.at, self.steps = how, at, 0
+        self.lives, self.breaks = lives, breaks
         self.mine = multiprocessing.current_process().name == f"environment {worker}"
         self.break_at(-1)
 
     def break_at(self, step):
-        if self.mine and step == self.at:
+        if self.mine and step == self.at and self.may_break():
             getattr(self, self.how)()
+
+    def may_break(self):
+        if self.lives is None:
+            return True
+        with open(self.lives, "a") as file:
+            file.write("*")
+        return os.path.getsize(self.lives) <= self.breaks
 
     def reset(self, **kwargs):
         self.break_at(0)
@@ -93,11 +104,28 @@ class Breaking(CartPoleEnv):
         self.closes_its_pipe()
         time.sleep(1e6)
 
+    def raises_beside_its_simulator(self):
+        subprocess.Popen(["sleep", "1000"])
+        return 1 // 0
+
+    def sleeps_beside_its_simulator(self):
+        subprocess.Popen(["sleep", "1000"])
+        time.sleep(1e6)
+
     def leaves_a_child_with_its_pipe(self):
         if os.fork() == 0:
             time.sleep(3)
             os._exit(0)
         os._exit(4)
+
+
+class Forgetful(Breaking):
+    """Takes its start state from the clock, whatever the seed."""
+
+    def reset(self, **kwargs):
+        _, info = super().reset(**kwargs)
+        self.state = self.state + (time.monotonic_ns() % 1000) * 1e-6
+        return np.array(self.state, dtype=np.float32), info
 
 
 class Lying(gym.Env):
@@ -279,6 +307,7 @@ VECTOR_RESETS = {
 
 # without Gymnasium's own checker, which finds some of it first
 gym.register("Breaking-v0", Breaking, max_episode_steps=60, disable_env_checker=True)
+gym.register("Forgetful-v0", Forgetful, max_episode_steps=60, disable_env_checker=True)
 gym.register("Lying-v0", Lying, max_episode_steps=20, disable_env_checker=True)
 gym.register("CheckedLying-v0", Lying, max_episode_steps=20)
 gym.register("LyingVector-v0", vector_entry_point=LyingVector, max_episode_steps=10)

@@ -71,6 +71,20 @@ def test_processes_learn_the_same_weights(tmp_path, options):
 
 
 @pytest.mark.slow
+def test_processes_never_wait_for_a_window_that_another_has_not(tmp_path):
+    """Episodes that end by themselves have windows of different numbers: refused for several processes alone."""
+    options = ("env=pendulum_torch", "env.dynamics._target_=helpers.FallingPendulum", "debug=one_update", "logger=none")
+    assert train(tmp_path, *options, directory="alone").code == 0
+    directory = tmp_path / "two"
+    two = (*options, "trainer=ddp", "trainer.accelerator=cpu", f"hydra.run.dir={directory}")
+    refused = finish(start("train", tmp_path, *two), directory)
+    assert refused.code != 0
+    assert "use estimator.window=null, or trainer.devices=1" in refused.err
+    whole = finish(start("train", tmp_path, *two, "estimator.window=null", "resume=auto"), directory)
+    assert whole.code == 0, whole.err
+
+
+@pytest.mark.slow
 def test_two_processes_share_their_gradients(tmp_path):
     """Rank 0 plays the episodes of the single process: equal weights would mean that it learned from these alone."""
     options = ("debug=one_update", "logger=csv", "record_episode=false")

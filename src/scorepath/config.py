@@ -91,6 +91,7 @@ RULES: dict[str, Rule] = {
     "env.vectorization": _one_of("auto", "sync", "async", "vector_entry_point", "envpool"),
     "env.workers": _optional(_COUNT),
     "env.step_timeout": _POSITIVE,
+    "env.restarts": _at_least(0, 1_000_000),
     "env.dynamics.dim": _at_least(1, 1000),
     "env.dynamics.horizon": _at_least(1, 10**6),
     "env.dynamics.dt": _POSITIVE,

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from scorepath.baselines import AbstractBaseline, MakeOptimizer
 from scorepath.envs import AbstractEnvironment
-from scorepath.errors import NonFiniteError
+from scorepath.errors import ConfigError, NonFiniteError
 from scorepath.estimators import AbstractEstimator, Weighed, partial_losses, weigh
 from scorepath.policy import Policy
 from scorepath.rollout import Evaluation, evaluate
@@ -140,6 +140,7 @@ class PolicyGradient(pl.LightningModule):
         started = time.perf_counter()
         if self.env is None:
             self.env = self.make_env(self.device)
+            self._check_windows(self.env)
         self._set_learning_rate()
         rank, k = self.global_rank, self.update_index
         env_seed = derive_seed(self.seed, Stream.ENVIRONMENT, rank, k)
@@ -172,6 +173,15 @@ class PolicyGradient(pl.LightningModule):
             )
         self.rollout_return = float(returns.mean())
         return metrics["train/surrogate_loss"]
+
+    def _check_windows(self, env: AbstractEnvironment) -> None:
+        """Processes wait for each other after each window, for ever if one of them has more."""
+        if self.trainer.world_size > 1 and self.estimator.window is not None and env.may_end_early:
+            raise ConfigError(
+                f"The episodes of {env.name} may end before their {env.max_episode_steps} steps, so that several "
+                f"processes may play different numbers of windows of estimator.window={self.estimator.window} steps: "
+                "use estimator.window=null, or trainer.devices=1."
+            )
 
     def learn(self, episodes: Episodes) -> dict[str, Tensor]:
         """One optimizer step from one window, then the baseline's fit."""

@@ -1,5 +1,6 @@
 """Workers of env.vectorization=async that break, with real processes and real signals."""
 
+import contextlib
 import multiprocessing
 import os
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import finish, start, train, wait_for
-from misbehaving import BREAKING, LYING
+from misbehaving import BREAKING, FORGETFUL, LYING
 
 from scorepath.envs import GymnasiumEnvironment
 from scorepath.errors import ConfigError, ScorepathError
@@ -162,6 +163,83 @@ def test_closing_does_not_wait_for_an_environment_that_hangs_in_close(tmp_path):
     env.close()
 
 
+def test_a_constructor_that_hangs_is_named(monkeypatch):
+    monkeypatch.setattr("scorepath.envs.workers._START", 2.0)
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match=r"worker 1 did not answer in 2 s, before its first reset"):
+        make("sleeps", at=-1)
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("how", ["raises_beside_its_simulator", "sleeps_beside_its_simulator"])
+def test_what_an_environment_has_started_ends_with_its_worker(monkeypatch, how):
+    mark = f"scorepath-mark-{os.getpid()}-{time.monotonic_ns()}"
+    monkeypatch.setenv("MARK", mark)
+    env = make(how)
+    with pytest.raises(ScorepathError, match="worker 1"):
+        play_until_it_breaks(env)
+    deadline = time.monotonic() + 5
+    while with_mark(mark) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not with_mark(mark)
+
+
+# ------------------------------------------------------------------ workers started anew
+
+
+def play(env, steps=40, left_out=None):
+    """What three environments show, the second left out from a step on; ends of episodes are not looked at."""
+    shown = [env.reset(SEED)]
+    for step in range(steps):
+        actions = torch.tensor([step % 2, 1 - step % 2, step % 3 % 2])
+        if left_out is not None and step >= left_out:
+            if step == left_out:
+                env.keep(torch.tensor([1, 2]))
+            actions = actions[1:]
+        shown.extend(env.step(actions)[:2])
+    return shown
+
+
+@pytest.mark.parametrize("left_out", [None, 10])
+@pytest.mark.parametrize("at", [0, 1, 25])
+@pytest.mark.parametrize("how", ["raises", "leaves", "sleeps"])
+def test_workers_started_anew_play_on_as_if_nothing_had_happened(tmp_path, how, at, left_out):
+    sound = make(at=1000)
+    expected = play(sound, left_out=left_out)
+    sound.close()
+    lives = tmp_path / "lives"
+    env = GymnasiumEnvironment(
+        *(BREAKING, 3, "async"), kwargs={"how": how, "at": at, "lives": str(lives)}, step_timeout=2.0, restarts=1
+    )
+    found = play(env, left_out=left_out)
+    env.close()
+    assert lives.stat().st_size >= 2  # it broke once, and came to the same place again
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_workers_that_break_too_often_end_the_run(tmp_path, caplog):
+    env = make("raises", restarts=2)
+    with pytest.raises(ScorepathError, match=r"worker 1 raised ZeroDivisionError.*all workers were ended; mend"):
+        play_until_it_breaks(env)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert re.fullmatch(r"Breaking-v0: worker 1 raised .* started anew \(2 of env.restarts=2\)\.", told[1])
+    assert not multiprocessing.active_children()
+
+
+def test_episodes_that_cannot_be_repeated_are_not_gone_on_with(tmp_path):
+    options = {"kwargs": {"how": "leaves", "lives": str(tmp_path / "lives")}, "step_timeout": 2.0, "restarts": 5}
+    env = GymnasiumEnvironment(FORGETFUL, 3, "async", **options)
+    with pytest.raises(ScorepathError, match=r"one exited with code 4, answered otherwise than before to the same"):
+        play_until_it_breaks(env)
+
+
+def test_only_workers_can_be_started_anew():
+    with pytest.raises(ConfigError, match=r"env\.restarts=1 has no meaning for env\.vectorization=sync"):
+        GymnasiumEnvironment("CartPole-v1", 3, "sync", restarts=1)
+
+
 # ------------------------------------------------------------------ whole runs
 
 RUN = (
@@ -235,3 +313,31 @@ def test_fewer_workers_than_episodes(tmp_path):
     assert outcome.code == 1
     assert re.search(BREAKS["raises"], outcome.sentence)
     assert outcome.summary["updates"] > 0
+
+
+@pytest.mark.parametrize("workers", ["env.workers=null", "env.workers=2"])
+def test_a_run_whose_workers_are_killed_ends_with_the_same_weights(tmp_path, workers):
+    options = (
+        *RUN,
+        workers,
+        "env.restarts=3",
+        "max_env_steps=2000",
+        "+env.kwargs.how=raises",
+        "+env.kwargs.at=1000000",
+    )
+    undisturbed = train(tmp_path, *options, directory="undisturbed")
+    assert undisturbed.code == 0, undisturbed.err
+    mark = f"scorepath-mark-{os.getpid()}-{time.monotonic_ns()}"
+    process = start("train", tmp_path, "hydra.run.dir=run", *options, MARK=mark)
+    killed = 0
+    while process.poll() is None:
+        time.sleep(0.1)
+        workers_now = [pid for pid in with_mark(mark) if pid != process.pid]
+        if killed < 5 and len(workers_now) >= 2 and (tmp_path / "run" / "metrics.csv").exists():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(workers_now[-1], signal.SIGKILL)
+                killed += 1
+    outcome = finish(process, tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    assert "was killed by SIGKILL" in outcome.err + outcome.out
+    assert outcome.summary["weights_sha256"] == undisturbed.summary["weights_sha256"]

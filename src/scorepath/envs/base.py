@@ -29,6 +29,7 @@ class AbstractEnvironment(ABC):
     observation_space: gym.Space  # of one environment, always a Box
     action_space: gym.Space  # of one environment
     max_episode_steps: int  # every episode ends by then
+    may_end_early: bool = True  # or before
     reward_threshold: float | None = None  # mean episode return that counts as solved
     render_fps: float = 30.0  # of what `render` draws, so that a video runs in real time
     differentiable: bool = False  # rewards and observations carry gradients with respect to actions

@@ -43,6 +43,8 @@ class GymnasiumEnvironment(AbstractEnvironment):
         max_episode_steps: replaces the registered time limit; needed where there is none.
         reward_threshold: replaces the registered one.
         step_timeout: seconds that a step may take under `async`, before its worker is taken for hung.
+        restarts: times that workers of `async` which broke are started anew in one batch of episodes, to play them
+            again from their seeds; 0 ends with an error.
         device: where observations and rewards go.
 
     Raises:
@@ -59,6 +61,7 @@ class GymnasiumEnvironment(AbstractEnvironment):
         max_episode_steps: int | None = None,
         reward_threshold: float | None = None,
         step_timeout: float = 60.0,
+        restarts: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
         number = min(workers or num_envs, num_envs)
@@ -66,6 +69,11 @@ class GymnasiumEnvironment(AbstractEnvironment):
             raise ConfigError(
                 f"env.workers={workers} has no meaning for env.vectorization={vectorization}, which leaves out ended "
                 "episodes instead of beginning others: use env.workers=null."
+            )
+        if restarts and vectorization != "async":
+            raise ConfigError(
+                f"env.restarts={restarts} has no meaning for env.vectorization={vectorization}, where environments "
+                "break in this process: use env.vectorization=async."
             )
         if vectorization == "envpool":
             limit_option = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
@@ -83,7 +91,7 @@ class GymnasiumEnvironment(AbstractEnvironment):
             if vectorization == "async":
                 make = partial(gym.make, spec, max_episode_steps=limit, **(kwargs or {}))
                 with _refusing(id, vectorization):
-                    workers_lanes = AsyncLanes(spec.id, make, number, step_timeout)
+                    workers_lanes = AsyncLanes(spec.id, make, number, step_timeout, restarts)
                 self.lanes, fps = workers_lanes, workers_lanes.render_fps
             else:
                 vector = make_vector(id, spec, number, vectorization, limit, kwargs or {})

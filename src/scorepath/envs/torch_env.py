@@ -49,6 +49,7 @@ class TorchEnvironment(AbstractEnvironment):
         self.observation_space = dynamics.observation_space
         self.action_space = dynamics.action_space
         self.max_episode_steps = dynamics.max_episode_steps
+        self.may_end_early = dynamics.terminates
         self.reward_threshold = dynamics.reward_threshold
         self.render_fps = dynamics.render_fps
         self.differentiable = dynamics.differentiable

@@ -168,12 +168,20 @@ class Workers:
 
     def _end(self) -> None:
         for process in self._processes:
-            process.kill()  # a handler of SIGTERM may be anybody's
+            _kill_group(process.pid)
+            process.kill()  # one that has no group yet, or no system that knows groups
         for process in self._processes:
             process.join(_FAREWELL)
         for pipe in self._pipes:
             pipe.close()
         self._pipes, self._processes = [], []
+
+
+def _kill_group(leader: int) -> None:
+    """Ends a worker and all that its environment has started, by SIGKILL: a handler of SIGTERM may be anybody's."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(OSError):  # nobody is left of it
+            os.killpg(leader, signal.SIGKILL)
 
 
 def _serve(
@@ -187,6 +195,8 @@ def _serve(
     number: int,
 ) -> None:
     """A worker's whole life."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # what the environment starts, a simulator say, is of this group and ends with it
     # Signals to the whole group are the main process's to answer; a fork has its handlers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -247,4 +257,5 @@ def _follow() -> None:
     main = multiprocessing.parent_process()
     if main is not None:
         wait([main.sentinel])
+        _kill_group(os.getpid())
         os._exit(1)
