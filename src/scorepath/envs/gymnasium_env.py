@@ -13,10 +13,11 @@ import torch
 from gymnasium.wrappers.vector import FlattenObservation
 from torch import Tensor
 
+from scorepath.envs.async_lanes import AsyncLanes
 from scorepath.envs.base import AbstractEnvironment, Step
 from scorepath.envs.composite import width
 from scorepath.envs.envpool import EnvPoolLanes
-from scorepath.envs.lanes import AbstractLanes, AsyncLanes, flatten_space, make_lanes
+from scorepath.envs.lanes import AbstractLanes, flatten_space, make_lanes
 from scorepath.envs.player import short
 from scorepath.errors import ConfigError, NonFiniteError, ScorepathError
 from scorepath.seeding import split_seed
