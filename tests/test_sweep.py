@@ -106,6 +106,17 @@ def test_plot_draws_the_curves_and_prints_a_table_over_seeds(grid):
         assert re.split(r"\s{2,}", line)[1:3] == ["2", f"{mean:.2f}"]
 
 
+def test_plot_takes_a_folder_above_the_sweep_and_a_run_of_its_own(grid, tmp_path):
+    """outputs has sweeps in it, and runs by their date."""
+    above = plot(tmp_path, f"runs={grid.directory.parent}", "file=above.png")
+    assert above.code == 0, above.err
+    assert [re.split(r"\s{2,}", line)[1] for line in above.out.splitlines()[2:4]] == ["2", "2"]
+    folder, summary = next(iter(summaries(grid).items()))
+    single = plot(tmp_path, f"runs={grid.directory / folder}", "file=single.png")
+    assert single.code == 0, single.err
+    assert re.split(r"\s{2,}", single.out.splitlines()[2])[1:3] == ["1", f"{summary['eval_return_mean']:.2f}"]
+
+
 def test_plot_says_where_no_runs_are(tmp_path):
     outcome = plot(tmp_path, "runs=nowhere")
     assert outcome.code == 2

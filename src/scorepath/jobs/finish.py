@@ -71,7 +71,8 @@ def report(summary: Mapping[str, Any], directory: Path) -> str:
     """The run in one line."""
     interval = summary["eval_return_ci95"]
     spread = f" (95 % interval {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+    folder = directory.relative_to(Path.cwd()) if directory.is_relative_to(Path.cwd()) else directory
     return (
         f"{summary['status']} after {summary['env_steps']:,} env steps in {summary['train_seconds']:.2f} s: mean "
-        f"return {summary['eval_return_mean']:.2f}{spread} over {summary['eval_episodes']} fresh episodes. {directory}"
+        f"return {summary['eval_return_mean']:.2f}{spread} over {summary['eval_episodes']} fresh episodes. {folder}"
     )

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from scorepath.errors import ConfigError
 from scorepath.run.csv_logger import read_metrics
 from scorepath.run.summary import mean_ci95, t95
-from scorepath.run.sweep import format_table, read_sweep
+from scorepath.run.sweep import format_table, read_runs
 from scorepath.run.trust import check_links, read_overrides
 
 log = logging.getLogger("scorepath")
@@ -28,7 +28,7 @@ def plot(cfg: DictConfig) -> None:
     check_links(folder, "curves.png")
     groups = group_by_seed(folder)
     if not groups:
-        raise ConfigError(f"runs={folder} holds no finished run: choose a folder such as outputs/sweeps/NAME.")
+        raise ConfigError(f"runs={folder} holds no finished run: choose a run's folder, or one above it.")
     print(format_table(_HEADER, [result_row(name, runs) for name, runs in sorted(groups.items())]))
     try:
         import matplotlib as mpl  # noqa: PLC0415 (optional)
@@ -65,11 +65,11 @@ def plot(cfg: DictConfig) -> None:
 
 
 def group_by_seed(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Finished runs of a folder, by those of their overrides that differ between runs, without the seed."""
+    """Finished runs below a folder, by those of their overrides that differ between runs, without the seed."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     if not folder.is_dir():
         return {}
-    for row in read_sweep(folder):
+    for row in read_runs(folder):
         if row.get("eval_return_mean") is None:
             continue
         file = folder / row["job"] / ".hydra" / "overrides.yaml"

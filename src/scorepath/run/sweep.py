@@ -15,6 +15,12 @@ def read_sweep(directory: Path) -> list[dict[str, Any]]:
     return [{"job": folder.name, **_read_summary(folder / "summary.json")} for folder in folders]
 
 
+def read_runs(directory: Path) -> list[dict[str, Any]]:
+    """The same for each run in a folder at any depth, the folder itself included; `job` is its path from there."""
+    files = sorted(directory.rglob("summary.json"))
+    return [{"job": str(file.parent.relative_to(directory)), **_read_summary(file)} for file in files]
+
+
 def _read_summary(path: Path) -> dict[str, Any]:
     """A summary whose figures are figures, or what is the matter with it as its status."""
     try:
