@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from helpers import train
+from helpers import finish, start, train
 
 from scorepath.seeding import Stream, derive_seed, split_seed
 
@@ -64,6 +64,17 @@ def test_one_command_one_digest(tmp_path, kind):
         changes["processes"] = ("threads=1", "env.vectorization=async")
     found = {name: digest(tmp_path, name, *KINDS[kind], *change) for name, change in changes.items()}
     assert found == dict.fromkeys(changes, expected)
+
+
+@pytest.mark.parametrize(("cores", "told"), [("1", []), ("2", ["2 here (threads=2 keeps it so elsewhere)"])])
+def test_a_batch_so_wide_that_the_number_of_cores_counts_says_so(tmp_path, cores, told):
+    wide = ("env=cartpole_torch", "episodes_per_update=512", "debug=one_update", "logger=none")
+    process = start("train", tmp_path, "hydra.run.dir=run", *wide, OMP_NUM_THREADS=cores)
+    outcome = finish(process, tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    labels = outcome.summary["irreproducible"]
+    assert [label[-len(end) :] for label, end in zip(labels, told, strict=True)] == told
+    assert ("cannot be repeated exactly: so many episodes" in outcome.out) == bool(told)
 
 
 def test_no_two_environments_ever_share_a_stream():

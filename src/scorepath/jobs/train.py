@@ -173,6 +173,11 @@ def _train_module(
         keep_freed_memory()
     if cfg.threads is not None or cfg.episodes_per_update < _WIDE:
         torch.set_num_threads(cfg.threads or 1)
+    elif (threads := torch.get_num_threads()) > 1:
+        summary["irreproducible"].append(
+            f"so many episodes are summed up by one thread a core, of which there are {threads} here "
+            f"(threads={threads} keeps it so elsewhere)"
+        )
 
     from scorepath.jobs.finish import final_evaluation, finish_dashboard, report  # noqa: PLC0415
     from scorepath.run.dashboard import show_config  # noqa: PLC0415
