@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import FAULTY, Outcome, finish, imported_by, start, train, without_time
+from helpers import FAULTY, SCRIPTS, Outcome, finish, imported_by, start, train, without_time
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -405,6 +405,13 @@ def test_pathwise_that_diverges_says_so(tmp_path):
 
 
 # ------------------------------------------------------------------ what is imported
+
+
+@pytest.mark.parametrize("script", sorted(path.stem for path in SCRIPTS.glob("*.py")))
+def test_help_calls_each_script_by_its_name(tmp_path, script):
+    outcome = finish(start(script, tmp_path, "--help"), tmp_path)
+    assert outcome.code == 0
+    assert outcome.out.startswith(f"{script} is powered by Hydra.")
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("--cfg", "job"), ("seed=-1",), ("env=x",)])
