@@ -40,9 +40,7 @@ KINDS = {
         *("max_env_steps=2000", "eval.every_env_steps=100"),
     ),
 }
-# of the kills; the first kind is that of the default command
-KILLS = {"bernoulli": 60, "categorical": 10, "normal with a value network": 10, "pathwise": 10}
-KILLS["normalized observations"] = 10
+KILLS = 100  # of each kind
 
 
 def fork(folder: Path, *overrides: str) -> int:
@@ -100,7 +98,7 @@ def killed_and_resumed(folder: Path, overrides: tuple[str, ...], kills: int, sec
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_any_moment(tmp_path, kind):
-    """100 kills in all. A run is killed until it was killed often enough or has ended; then another begins."""
+    """A run is killed until it was killed often enough or has ended; then another begins."""
     torch.set_num_threads(1)
     overrides = (*SMALL, *KINDS[kind])
     whole = tmp_path / "whole"
@@ -111,10 +109,10 @@ def test_killed_at_any_moment(tmp_path, kind):
     assert status == 0, (whole / "said").read_text()
     expected = results(whole / "run")
     kills = number = 0
-    while kills < KILLS[kind]:
+    while kills < KILLS:
         folder = tmp_path / f"killed_{number}"
         folder.mkdir()
-        kills += killed_and_resumed(folder, overrides, min(5, KILLS[kind] - kills), seconds, number)
+        kills += killed_and_resumed(folder, overrides, min(5, KILLS - kills), seconds, number)
         found = results(folder / "run")
         for one, other in zip(found, expected, strict=True):
             assert one == other
