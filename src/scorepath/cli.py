@@ -21,7 +21,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from scorepath import garbage
 from scorepath.config import check_config, leaves, nearest
 from scorepath.errors import ConfigError, InterruptedRunError, ScorepathError
-from scorepath.run.directory import claim, holds_run, unwritable, write_json
+from scorepath.run.directory import claim, holds_run, is_main_process, unwritable, write_json
 from scorepath.run.redaction import Redaction
 from scorepath.run.sweep import format_sweep, read_sweep
 
@@ -42,7 +42,8 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
     garbage.postpone()
     # GNU OpenMP's threads spin for milliseconds by default: two runs at a time would slow each other 100 times
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    show_traceback = os.environ.get(_FULL_ERROR, "0") not in ("", "0")
+    # what the main process of a distributed run has set reaches the others too
+    show_traceback = is_main_process() and os.environ.get(_FULL_ERROR, "0") not in ("", "0")
     os.environ[_FULL_ERROR] = "1"  # so that Hydra hands its errors to us instead of printing them
 
     failed: list[Exception] = []
@@ -74,6 +75,8 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
     except Exception as error:
         if show_traceback:
             raise
+        if isinstance(error, InterruptedRunError) and not is_main_process():
+            sys.exit(error.exit_code)  # the main process says it for all
         if isinstance(error, ScorepathError):
             _end(str(error), error.exit_code)
         if failed:

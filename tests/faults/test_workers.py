@@ -6,11 +6,10 @@ import os
 import re
 import signal
 import time
-from pathlib import Path
 
 import pytest
 import torch
-from helpers import finish, start, train, wait_for
+from helpers import finish, start, train, wait_for, with_mark
 from misbehaving import BREAKING, FORGETFUL, LYING
 
 from scorepath.envs import GymnasiumEnvironment
@@ -55,18 +54,6 @@ def play_until_it_breaks(env, steps=60):
     env.reset(SEED)
     for _ in range(steps):
         env.step(ACTIONS)
-
-
-def with_mark(mark):
-    """Processes that were started with this in their environment, or are forks of one that was."""
-    return [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if _has_mark(folder, mark)]
-
-
-def _has_mark(folder, mark):
-    try:
-        return mark.encode() in (folder / "environ").read_bytes() and " Z " not in (folder / "stat").read_text()
-    except OSError:  # another user's, or gone
-        return False
 
 
 @pytest.mark.parametrize("how", BREAKS)
@@ -318,7 +305,7 @@ def test_a_run_whose_workers_are_killed_ends_with_the_same_weights(tmp_path, wor
     options = (
         *RUN,
         workers,
-        "env.restarts=3",
+        "env.restarts=5",
         "max_env_steps=2000",
         "+env.kwargs.how=raises",
         "+env.kwargs.at=1000000",

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import logging
-import os
 import time
 import warnings
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from scorepath import garbage
 from scorepath.config import nearest
 from scorepath.errors import ConfigError, InterruptedRunError, OutputError, ScorepathError
 from scorepath.jobs.resume import is_finished, load_run
-from scorepath.run.directory import check_room, check_writable, holds_run, locked, write_json
+from scorepath.run.directory import check_room, check_writable, holds_run, is_main_process, locked, write_json
 from scorepath.run.redaction import Redaction
 
 if TYPE_CHECKING:
@@ -70,8 +69,7 @@ def train(cfg: DictConfig) -> float | None:
         InterruptedRunError: after SIGINT or SIGTERM, with everything saved.
     """
     directory = Path(HydraConfig.get().runtime.output_dir)
-    is_main_process = int(os.environ.get("LOCAL_RANK", "0")) == 0
-    if is_main_process:
+    if is_main_process():
         check_writable(directory)
         if holds_run(directory) and cfg.resume is None:
             raise ConfigError(
@@ -81,11 +79,13 @@ def train(cfg: DictConfig) -> float | None:
         if cfg.objective not in _OBJECTIVES:
             near = nearest(cfg.objective, _OBJECTIVES) or _OBJECTIVES[0]
             raise ConfigError(f"objective={cfg.objective} is no number of summary.json: did you mean {near}?")
-    with locked(directory) if is_main_process else contextlib.nullcontext():
-        return _train_and_tell(cfg, directory, is_main_process)
+    else:
+        log.setLevel(logging.WARNING)  # or each line stands there once a process
+    with locked(directory) if is_main_process() else contextlib.nullcontext():
+        return _train_and_tell(cfg, directory)
 
 
-def _train_and_tell(cfg: DictConfig, directory: Path, is_main_process: bool) -> float | None:
+def _train_and_tell(cfg: DictConfig, directory: Path) -> float | None:
     """Trains, and writes the summary however it ends."""
     summary: dict[str, Any] = dict.fromkeys(_SUMMARY) | {"status": "failed", "seed": cfg.seed}
     harmless = holds_run(directory)  # a refusal leaves a run that is there as it was
@@ -111,7 +111,7 @@ def _train_and_tell(cfg: DictConfig, directory: Path, is_main_process: bool) -> 
             raise
         raise told from error
     finally:
-        if is_main_process and not harmless:
+        if is_main_process() and not harmless:
             from scorepath.run.summary import seconds_since_process_start, versions  # noqa: PLC0415
 
             summary["total_seconds"] = round(seconds_since_process_start(), 3)
@@ -131,6 +131,11 @@ def _explain(error: BaseException, cfg: DictConfig, directory: Path) -> BaseExce
         return ScorepathError(
             f"There was not enough memory: lower episodes_per_update={cfg.episodes_per_update} or "
             f"chunk={cfg.chunk}, or choose estimator.log_probs=again; a run with a checkpoint goes on with "
+            f"resume={directory}."
+        )
+    if isinstance(error, RuntimeError) and "by peer" in text:  # Connection closed, or reset
+        return ScorepathError(
+            "Another process of this run has ended, as it may tell above, and the others with it: go on with "
             f"resume={directory}."
         )
     if isinstance(error, OSError):

@@ -20,6 +20,12 @@ except ImportError:  # Windows has no such limits
 
 _NEEDED_BYTES = 20_000_000
 _LOG_BYTES = 200_000  # of the longest log, for a start
+_RANKS = ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID")  # as Lightning, torchrun and srun give them
+
+
+def is_main_process() -> bool:
+    """Whether this process writes the folder and speaks for all of a distributed run."""
+    return all(os.environ.get(name, "0") == "0" for name in _RANKS)
 
 
 def claim(base: str) -> str:

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
 from scorepath.callbacks import NEVER
 from scorepath.errors import InterruptedRunError
@@ -71,22 +72,35 @@ class GracefulStop(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: PolicyGradient, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._save:
+        stops, saves = self._agree(trainer, module)
+        if saves:
             self._save = False
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, Checkpoints):
                     callback.save_last(trainer, module)
                     log.info("Saved at %s env steps.", f"{module.env_steps:,}")
-            if "SLURM_JOB_ID" in os.environ and requeue():
+            if "SLURM_JOB_ID" in os.environ and trainer.is_global_zero and requeue():
                 self.received = _SAVE
-        if self.received is not None:
+            stops, _ = self._agree(trainer, module)
+        if stops:
             # Lightning evaluates whenever it is told to stop
             module.skip_evaluation = not trainer.should_stop and trainer.val_check_batch == NEVER
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: pl.Trainer, module: PolicyGradient) -> None:
-        if self.received is not None:
-            trainer.should_stop = True
+        stops, _ = self._agree(trainer, module)
+        trainer.should_stop = trainer.should_stop or stops
+
+    def _agree(self, trainer: pl.Trainer, module: PolicyGradient) -> tuple[bool, bool]:
+        """Whether to stop and to save: processes that learn together do it after the same update, whichever of them
+        the signal has reached, for they wait for each other in each.
+        """
+        heard = (self.received or 0, int(self._save))
+        if trainer.world_size > 1:
+            numbers = torch.tensor(heard, device=module.device)
+            heard = tuple(trainer.strategy.reduce(numbers, reduce_op="max").tolist())
+            self.received = heard[0] or self.received
+        return bool(heard[0]), bool(heard[1])
 
     def _install(self) -> dict[int, Any]:
         return {number: signal.signal(number, self._handle) for number in _SIGNALS}
