@@ -42,8 +42,7 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
     garbage.postpone()
     # GNU OpenMP's threads spin for milliseconds by default: two runs at a time would slow each other 100 times
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    # what the main process of a distributed run has set reaches the others too
-    show_traceback = is_main_process() and os.environ.get(_FULL_ERROR, "0") not in ("", "0")
+    show_traceback = os.environ.get(_FULL_ERROR, "0") not in ("", "0")
     os.environ[_FULL_ERROR] = "1"  # so that Hydra hands its errors to us instead of printing them
 
     failed: list[Exception] = []
@@ -73,7 +72,7 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
     except KeyboardInterrupt:
         _end("interrupted", 130)
     except Exception as error:
-        if show_traceback:
+        if show_traceback and is_main_process():  # whose own setting reaches the others of a distributed run
             raise
         if isinstance(error, InterruptedRunError) and not is_main_process():
             sys.exit(error.exit_code)  # the main process says it for all

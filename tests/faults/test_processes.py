@@ -111,3 +111,15 @@ def test_one_folder_whoever_starts_the_processes(tmp_path):
         digests[name] = json.loads((tmp_path / name / "summary.json").read_text())["weights_sha256"]
     assert len(set(digests.values())) == 1
     assert {path.name for path in tmp_path.iterdir()} == set(started)
+
+
+def test_srun_may_start_runs_that_learn_alone(tmp_path):
+    """Several tasks with a seed each: none of them is the other's rank."""
+    slurm = {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "2"}
+    slurm |= {"SLURM_JOB_ID": "17", "SLURM_JOB_NAME": "train", "SLURM_NODELIST": "localhost", "SLURM_NODEID": "0"}
+    process = start("train", tmp_path, "max_env_steps=1000", "hydra.run.dir=run", "record_episode=false", **slurm)
+    outcome = finish(process, tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    assert outcome.summary["status"] == "completed"
+    assert "completed after" in outcome.out
+    assert list((tmp_path / "run" / "tensorboard").iterdir())

@@ -16,7 +16,15 @@ from scorepath import garbage
 from scorepath.config import nearest
 from scorepath.errors import ConfigError, InterruptedRunError, OutputError, ScorepathError
 from scorepath.jobs.resume import is_finished, load_run
-from scorepath.run.directory import check_room, check_writable, holds_run, is_main_process, locked, write_json
+from scorepath.run.directory import (
+    check_room,
+    check_writable,
+    forget_other_tasks,
+    holds_run,
+    is_main_process,
+    locked,
+    write_json,
+)
 from scorepath.run.redaction import Redaction
 
 if TYPE_CHECKING:
@@ -69,6 +77,8 @@ def train(cfg: DictConfig) -> float | None:
         InterruptedRunError: after SIGINT or SIGTERM, with everything saved.
     """
     directory = Path(HydraConfig.get().runtime.output_dir)
+    if cfg.trainer.devices == cfg.trainer.get("num_nodes", 1) == 1:
+        forget_other_tasks()
     if is_main_process():
         check_writable(directory)
         if holds_run(directory) and cfg.resume is None:

@@ -28,6 +28,12 @@ def is_main_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in _RANKS)
 
 
+def forget_other_tasks() -> None:
+    """For a run of one process: `srun` may have started several, and Lightning would take them for ranks of one run."""
+    for name in ("SLURM_PROCID", "SLURM_NTASKS"):
+        os.environ.pop(name, None)
+
+
 def claim(base: str) -> str:
     """Makes and returns the folder `base`, or `base_2`, `base_3`, ... if others have it: mkdir is exclusive.
 
@@ -76,14 +82,9 @@ def check_writable(directory: Path) -> None:
             file.write(b"x" * 4096)
             file.flush()
             os.fsync(file.fileno())
-        free = shutil.disk_usage(directory).free
     except OSError as error:
         raise ConfigError(unwritable(directory, error)) from error
-    if free < _NEEDED_BYTES:
-        raise ConfigError(
-            f"The disk of {directory} has {free:,} bytes free and a run needs about {_NEEDED_BYTES:,}: free some, or "
-            "set hydra.run.dir to a folder on another disk."
-        )
+    check_room(directory, 0)
 
 
 @contextmanager
