@@ -11,7 +11,18 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 # Data flows from left to right: a module imports only from modules to its left.
-ORDER = ["types", "seeding", "envs", "distributions", "policy", "rollout", "returns", "baselines", "estimators"]
+ORDER = [
+    "types",
+    "ranks",
+    "seeding",
+    "envs",
+    "distributions",
+    "policy",
+    "rollout",
+    "returns",
+    "baselines",
+    "estimators",
+]
 ORDER += ["compatibility", "module", "callbacks", "run", "build", "benchmark", "jobs", "cli"]
 LEAVES = {"errors", "schedules", "config", "garbage", "registration"}  # importable by any
 HYDRA = {"build", "benchmark", "jobs", "cli"}

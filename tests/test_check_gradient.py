@@ -31,7 +31,10 @@ def test_an_unbiased_estimator_passes(tmp_path):
 def test_a_declared_bias_is_printed_and_passes(tmp_path):
     outcome = check_gradient(tmp_path, "estimator.normalize_returns=batch", *FEW)
     assert outcome.code == 0, outcome.err
-    assert "label      biased: advantages are divided by a standard deviation of the same samples" in outcome.out
+    assert (
+        "label      biased: advantages are whitened by the mean and the standard deviation of the same samples"
+        in outcome.out
+    )
     assert "verdict    biased, as its label says" in outcome.out
 
 
@@ -76,7 +79,7 @@ OWN = """
             self.admits = admits
 
         def bias(self, gamma):
-            return "half is missing" if self.admits else None
+            return ("half is missing",) if self.admits else ()
 
         def returns(self, episodes, gamma, last_values):
             return reward_to_go(episodes.rewards, episodes.is_last, gamma, last_values)

@@ -300,8 +300,10 @@ def test_the_labels_of_all_slots_are_put_together():
     biased, none = baseline("batch_mean"), baseline("none")
     assert gradient_bias(lqr, plain, none, 0.9) == []
     assert gradient_bias(jump, plain, none, 0.9) == []  # the score function sees jumps
-    assert gradient_bias(lqr, plain, biased, 0.9) == [biased.bias]
-    assert gradient_bias(lqr, ScoreFunction(), biased, 1.0) == [ScoreFunction().bias(1.0), biased.bias]
+    assert gradient_bias(lqr, plain, biased, 0.9) == list(biased.bias)
+    assert gradient_bias(lqr, ScoreFunction(), biased, 1.0) == [*ScoreFunction().bias(1.0), *biased.bias]
+    (clipped,) = gradient_bias(lqr, plain, none, 0.9, max_grad_norm=0.5)
+    assert "clipped at a norm of 0.5" in clipped
     assert gradient_bias(lqr, Pathwise(window=None), none, 0.9) == []
     assert gradient_bias(jump, Pathwise(window=None), none, 0.9) == ["derivatives miss that the reward jumps at x = 0"]
     assert gradient_bias(jump, MeasureValued(), none, 0.9) == []
@@ -311,6 +313,7 @@ def test_the_labels_of_all_slots_are_put_together():
 @pytest.mark.parametrize("option", ESTIMATORS)
 def test_every_label_is_a_few_words(option):
     kind, kwargs = ESTIMATORS[option]
-    label = kind(**kwargs).bias(0.9)
-    assert label is None or (0 < len(label) < 120 and "\n" not in label)
-    assert label or option in {"score_function_unbiased", "pathwise_episode", "measure_valued"}
+    labels = kind(**kwargs).bias(0.9)
+    assert isinstance(labels, tuple)
+    assert all(0 < len(label) < 120 and "\n" not in label for label in labels)
+    assert labels or option in {"score_function_unbiased", "pathwise_episode", "measure_valued"}

@@ -287,4 +287,4 @@ def test_it_has_a_lower_variance_than_the_score_function():
 
 
 def test_it_calls_itself_unbiased():
-    assert MeasureValued().bias(0.9) is None
+    assert MeasureValued().bias(0.9) == ()

@@ -301,7 +301,7 @@ class Scaled(AbstractEstimator):
         self.factor = factor
 
     def bias(self, gamma):
-        return None
+        return ()
 
     def returns(self, episodes, gamma, last_values):
         return REWARD_TO_GO.returns(episodes, gamma, last_values)

@@ -39,7 +39,7 @@ class Mutant(AbstractEstimator):
         self._faults = {"returns": returns, "weigh": weigh, "forward": forward, "collect": collect}
 
     def bias(self, gamma):
-        return None
+        return ()
 
     def _call(self, name, *args):
         fault, method = self._faults[name], getattr(self._sound, name)

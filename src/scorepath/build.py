@@ -166,7 +166,7 @@ def make_module(cfg: DictConfig, names: Mapping[str, str]) -> tuple[Any, Labels]
         policy.torso.compile(dynamic=True)  # whose batches are of lanes and of chunks
     reasons = [probe.irreproducible, "a GPU adds up in no fixed order" if on_gpu else None]
     labels = Labels(
-        gradient_bias(probe, estimator, baseline, cfg.gamma, policy.head),
+        gradient_bias(probe, estimator, baseline, cfg.gamma, policy.head, cfg.max_grad_norm),
         [reason for reason in reasons if reason is not None],
     )
     probe.close()

@@ -1,5 +1,6 @@
 """The LightningModule: one training step is one update, a batch of whole episodes and the steps learned from it."""
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -8,32 +9,22 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from scorepath.baselines import AbstractBaseline, MakeOptimizer
 from scorepath.envs import AbstractEnvironment
 from scorepath.errors import ConfigError, NonFiniteError
 from scorepath.estimators import AbstractEstimator, Weighed, partial_losses, weigh
+from scorepath.estimators.gradients import finish_gradients
 from scorepath.policy import Policy
+from scorepath.ranks import average_gradients, gather, mean, world_size
 from scorepath.rollout import Evaluation, evaluate
 from scorepath.seeding import Stream, derive_seed, seed_torch
 from scorepath.types import Episodes
 
 CHECKPOINT_FORMAT = 2
 _CHUNK = 8192  # env steps whose activations stay in a processor's cache
-
-
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Has all processes of a distributed run go on with the mean of their gradients; alone, does nothing."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    torch.distributed.all_reduce(flat)
-    flat /= torch.distributed.get_world_size()
-    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
 
 
 class UpdateIndices(Iterable[int]):
@@ -151,16 +142,18 @@ class PolicyGradient(pl.LightningModule):
         learned = []
         returns = torch.zeros(self.env.num_envs, device=self.device)
         lengths = torch.zeros(self.env.num_envs, device=self.device)
-        for episodes in windows:
-            learned.append(self.learn(replace(episodes, greedy_returns=greedy_returns)))
+        for window, episodes in enumerate(windows):
+            learned.append(self.learn(replace(episodes, greedy_returns=greedy_returns), window))
             returns += episodes.episode_returns
             lengths += episodes.lengths
         keys = dict.fromkeys(key for metrics in learned for key in metrics)
         metrics = {key: torch.stack([some[key] for some in learned if key in some]).mean() for key in keys}
-        steps = int(self.trainer.strategy.reduce(lengths.sum(), reduce_op="sum"))
+        metrics = {key: mean(value.to(self.device)) for key, value in metrics.items()}
+        returns, lengths = gather(returns), gather(lengths)
+        steps = int(lengths.sum())
         self.update_index += 1
         self.env_steps += steps
-        self.episodes += len(returns) * self.trainer.world_size
+        self.episodes += len(returns)
         if k % self.log_every_n_updates == 0 or self.diagnose is not None:
             self.log_metrics(
                 {
@@ -183,8 +176,8 @@ class PolicyGradient(pl.LightningModule):
                 "use estimator.window=null, or trainer.devices=1."
             )
 
-    def learn(self, episodes: Episodes) -> dict[str, Tensor]:
-        """One optimizer step from one window, then the baseline's fit."""
+    def learn(self, episodes: Episodes, window: int = 0) -> dict[str, Tensor]:
+        """One optimizer step from one window, which is the update's window-th, then the baseline's fit."""
         policy_optimizer, baseline_optimizer = (*self._optimizers(), None)[:2]
         weighed = weigh(self.estimator, self.baseline, self.policy, episodes, self.gamma)
         diagnosed = {} if self.diagnose is None else self.diagnose(episodes, weighed)
@@ -195,9 +188,7 @@ class PolicyGradient(pl.LightningModule):
             self.manual_backward(loss)
             parts.append({"train/surrogate_loss": loss.detach(), **metrics})
         summed = {key: torch.stack([part[key] for part in parts]).sum() for key in parts[0]}
-        average_gradients(self.policy.parameters())
-        limit = torch.inf if self.max_grad_norm is None else self.max_grad_norm
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
+        norm = finish_gradients(self.policy.parameters(), self.max_grad_norm)
         if not torch.isfinite(norm):
             raise NonFiniteError(
                 f"The gradient of update {self.update_index} is not finite (surrogate loss "
@@ -205,12 +196,26 @@ class PolicyGradient(pl.LightningModule):
                 "optimizer step was not taken; a lower optimizer.lr or max_grad_norm may help."
             )
         policy_optimizer.step()
-        self.estimator.observe(episodes, weighed.returns)
-        fitted = self.baseline.fit(episodes, weighed.returns, baseline_optimizer)
+        everyone = weighed.everyone
+        self.estimator.observe(everyone, weighed.all_returns)
+        with self._same_random_numbers(window):
+            fitted = self.baseline.fit(everyone, weighed.all_returns, baseline_optimizer)
         if self.policy.normalizer is not None:
             # only now: acting and learning must see the same statistics, or log_prob is that of another policy
-            self.policy.normalizer.update(episodes.observations.detach()[episodes.valid].flatten(1))
+            self.policy.normalizer.update(everyone.observations.detach()[everyone.valid].flatten(1))
         return {**summed, "train/grad_norm": norm, **diagnosed, **fitted}
+
+    @contextlib.contextmanager
+    def _same_random_numbers(self, window: int) -> Iterator[None]:
+        """In all processes that learn together, for what each of them does with the episodes of all; alone, the
+        update's own go on.
+        """
+        if world_size() == 1:
+            yield
+            return
+        with torch.random.fork_rng():
+            seed_torch(derive_seed(self.seed, Stream.FIT, index=self.update_index), Stream.FIT, index=window)
+            yield
 
     def _chunk(self) -> int:
         if self.chunk is not None:
@@ -249,14 +254,16 @@ class PolicyGradient(pl.LightningModule):
         self.log("eval/return_mean", returns.mean(), logger=False, sync_dist=True, batch_size=1)
 
     def evaluate(self, env_stream: Stream, action_stream: Stream, episodes: int) -> Evaluation:
-        """Fresh episodes on the evaluation environment, with the policy as it is."""
+        """Fresh episodes on the evaluation environment, with the policy as it is.
+
+        All processes that learn together play the same ones, so that they agree on what follows from them.
+        """
         if self._eval_env is None:
             self._eval_env = self._make_eval_env(self.device)
-        rank, k = self.global_rank, self.update_index
-        seed_torch(self.seed, action_stream, rank, k)
-        rounds = itertools.count()
-        root = derive_seed(self.seed, env_stream, rank, k)
-        seeds = (derive_seed(root, env_stream, rank, number) for number in rounds)
+        k = self.update_index
+        seed_torch(self.seed, action_stream, index=k)
+        root = derive_seed(self.seed, env_stream, index=k)
+        seeds = (derive_seed(root, env_stream, index=number) for number in itertools.count())
         return evaluate(self._eval_env, self.policy, seeds, episodes, deterministic=self.eval_deterministic)
 
     # ------------------------------------------------------------------ bookkeeping

@@ -23,6 +23,7 @@ class Stream(enum.IntEnum):
     FINAL_ACTION = 6
     DIAGNOSTICS = 7
     BASELINE = 8
+    FIT = 9
 
 
 def derive_seed(seed: int, stream: Stream, rank: int = 0, index: int = 0) -> int:

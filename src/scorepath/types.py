@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_WITHOUT_TIME = ("terminated", "truncated", "last_observations")  # the fields (N, ...)
+WITHOUT_TIME = ("terminated", "truncated", "last_observations")  # the fields (N, ...)
 _NODES = "action_nodes"  # a tuple; all others are (T, N, ...)
 
 
@@ -75,7 +75,7 @@ class Episodes:
         for field in fields(self):
             value = getattr(self, field.name)
             if value is not None and field.name != _NODES:
-                picked[field.name] = value[columns] if field.name in _WITHOUT_TIME else value[:, columns]
+                picked[field.name] = value[columns] if field.name in WITHOUT_TIME else value[:, columns]
         return replace(self, **picked)
 
     def steps_of(self, values: Tensor) -> Tensor:

@@ -24,7 +24,9 @@ class AbstractBaseline(nn.Module, ABC):
     predicts_values: ClassVar[bool] = False  # V(o): can bootstrap, and is fitted
 
     min_episodes: int = 1  # of a batch
-    bias: str | None = None  # why subtracting it changes the expected gradient, in a few words; None if it does not
+    # all that makes subtracting it change the expected gradient, in a few words each; that a V(o) stands for what
+    # follows a truncation is not said here, for it is so of every one
+    bias: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(self, episodes: Episodes, returns: Tensor, policy: Policy) -> Tensor:

@@ -57,10 +57,10 @@ class BatchMean(AbstractBaseline):
     def __init__(self, correction: bool = False) -> None:
         super().__init__()
         self.correction = correction
-        self.bias = "the mean contains the sample itself"
+        own = "the mean contains the sample itself"
+        self.bias = (f"{own}, corrected only for equally long episodes with one return each" if correction else own,)
         if correction:
             self.min_episodes = 2
-            self.bias += ", corrected only for equally long episodes with one return each"
 
     def forward(self, episodes: Episodes, returns: Tensor, policy: Policy) -> Tensor:
         mean = (returns * episodes.valid).sum() / episodes.valid.sum()

@@ -101,8 +101,6 @@ class Value(AbstractValueBaseline):
     stands for what follows a truncation: the expected gradient is that of the rewards plus γ^L V(o_L), with V as it is.
     """
 
-    bias = "a learned V(o) stands for what follows a truncation"
-
 
 class GAE(AbstractValueBaseline):
     """A_t = Σ_{k≥t} (γλ)^{k-t} δ_k instead of returns less a baseline (Schulman et al. 2016, arXiv:1506.02438).
@@ -139,7 +137,8 @@ class GAE(AbstractValueBaseline):
         if not 0.0 <= gae_lambda <= 1.0:
             raise ValueError(f"gae_lambda={gae_lambda} must be from 0 to 1.")
         self.gae_lambda = gae_lambda
-        self.bias = Value.bias if gae_lambda == 1.0 else "a learned V(o) stands for what follows each step"
+        if gae_lambda < 1.0:
+            self.bias = ("a learned V(o) stands for what follows each step",)
 
     def advantages(self, episodes: Episodes, returns: Tensor, gamma: float, policy: Policy) -> Tensor:
         # with a graph where rewards have one; as with `last_values`, what reaches the network is dropped

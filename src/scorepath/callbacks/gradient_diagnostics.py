@@ -13,6 +13,7 @@ from scorepath.envs import AbstractEnvironment
 from scorepath.estimators import Weighed
 from scorepath.estimators.gradients import per_episode_gradients
 from scorepath.module import PolicyGradient
+from scorepath.ranks import gather, gather_columns
 from scorepath.returns import discounts, explained_variance
 from scorepath.rollout import rollout_windows
 from scorepath.seeding import Stream, derive_seed, seed_torch
@@ -87,10 +88,11 @@ class GradientDiagnostics(pl.Callback):
         with torch.random.fork_rng():  # whatever is sampled here, the update must not see it
             gradients = self._group_gradients(module, episodes, weighed.weights)
             cosine = self._score_pathwise_cosine(module)
-        metrics = {} if gradients is None else self._noise_metrics(gradients, episodes.rewards.shape[1])
-        valid = episodes.valid
-        weights = weighed.weights.detach()[valid]
-        advantages, returns = weighed.advantages.detach()[valid], weighed.returns.detach()[valid]
+        metrics = {} if gradients is None else self._noise_metrics(gradients, weighed.all_returns.shape[1])
+        valid, everyone_valid = episodes.valid, weighed.everyone.valid
+        weights = gather_columns(weighed.weights.detach())[everyone_valid]
+        advantages = gather_columns(weighed.advantages.detach())[everyone_valid]
+        returns = weighed.all_returns.detach()[everyone_valid]
         effective = weights.abs().sum().square() / weights.square().sum().clamp(min=1e-30)
         metrics["gradient/effective_batch_size"] = effective
         metrics["gradient/baseline_explained_variance"] = explained_variance(returns - advantages, returns)
@@ -103,7 +105,9 @@ class GradientDiagnostics(pl.Callback):
         return metrics
 
     def _group_gradients(self, module: PolicyGradient, episodes: Episodes, weights: Tensor) -> Tensor | None:
-        """Gradients (M, P) of M equal groups of episodes; None for a batch that cannot be cut into two."""
+        """Gradients (M, P) of M equal groups of episodes, of all processes; None for batches that cannot be cut into
+        two.
+        """
         number = weights.shape[1]
         groups = max(count for count in range(1, self.groups + 1) if number % count == 0)
         if groups < 2:
@@ -118,9 +122,9 @@ class GradientDiagnostics(pl.Callback):
             losses.append(loss)
         if module.estimator.needs_graph:
             # one graph through all of the rollout: walking it once for all groups costs least
-            return per_episode_gradients(torch.stack(losses), module.policy.parameters())
+            return gather(per_episode_gradients(torch.stack(losses), module.policy.parameters()))
         parameters = list(module.policy.parameters())
-        return torch.stack([flat_gradient(loss, parameters) for loss in losses])
+        return gather(torch.stack([flat_gradient(loss, parameters) for loss in losses]))
 
     def _score_pathwise_cosine(self, module: PolicyGradient) -> Tensor | None:
         """Of the two estimates of ∇E[Σ_{t<window} γ^t r_t], from one rollout; None where one of them is not legal."""

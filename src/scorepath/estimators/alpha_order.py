@@ -9,6 +9,7 @@ from scorepath.estimators.base import AbstractEstimator
 from scorepath.estimators.gradients import per_episode_gradients
 from scorepath.estimators.pathwise import entropy, require_graph
 from scorepath.policy import Policy
+from scorepath.ranks import gather
 from scorepath.returns import discounts, reward_to_go
 from scorepath.types import Episodes
 
@@ -34,6 +35,7 @@ class AlphaOrder(AbstractEstimator):
 
     needs_graph = True
     needs_rsample = True
+    bootstraps = False
     min_episodes = 2
     remedy_for_discontinuities = "bound what the estimate may miss with estimator.tolerance, in units of the gradient"
 
@@ -47,8 +49,8 @@ class AlphaOrder(AbstractEstimator):
         self.accept_discontinuities = tolerance is not None  # variances alone do not show a jump
         self.delta = delta
 
-    def bias(self, gamma: float) -> str | None:
-        return "mixed by variances of the same episodes, with pathwise derivatives that may miss jumps"
+    def bias(self, gamma: float) -> tuple[str, ...]:
+        return ("mixed by variances of the same episodes, with pathwise derivatives that may miss jumps",)
 
     def returns(self, episodes: Episodes, gamma: float, last_values: Tensor | None) -> Tensor:
         return reward_to_go(episodes.rewards.detach(), episodes.is_last, gamma)
@@ -59,8 +61,8 @@ class AlphaOrder(AbstractEstimator):
         powers = discounts(len(advantages), gamma).to(advantages).expand_as(advantages)
         of_log_probs = powers * advantages.detach()
         parameters = list(policy.parameters())
-        first = per_episode_gradients((powers * episodes.rewards).sum(dim=0), parameters)
-        zeroth = per_episode_gradients((of_log_probs * log_probs(policy, episodes)).sum(dim=0), parameters)
+        first = gather(per_episode_gradients((powers * episodes.rewards).sum(dim=0), parameters))
+        zeroth = gather(per_episode_gradients((of_log_probs * log_probs(policy, episodes)).sum(dim=0), parameters))
         alpha = mixing_weight(zeroth, first, self.tolerance, self.delta)
         return torch.stack((alpha * powers, (1.0 - alpha) * of_log_probs), dim=-1)
 

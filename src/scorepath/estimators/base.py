@@ -15,6 +15,7 @@ from scorepath.baselines import AbstractBaseline
 from scorepath.distributions import AbstractHead
 from scorepath.envs import AbstractEnvironment
 from scorepath.policy import Policy
+from scorepath.ranks import gather_episodes
 from scorepath.rollout import rollout, rollout_windows
 from scorepath.types import Episodes
 
@@ -37,16 +38,19 @@ class AbstractEstimator(nn.Module, ABC):
     dists: ClassVar[tuple[type[Distribution], ...]] = ()  # of the head, without Independent; () is any
     baselines: ClassVar[Literal["any", "value", "none"]] = "any"  # `value`: none, or a V(o) to bootstrap with
     min_episodes: ClassVar[int] = 1  # of a batch
+    bootstraps: bool = True  # a V(o) of the baseline stands for what follows a truncation
     accept_discontinuities: bool = False  # run also where a derivative of one path misses jumps
     remedy_for_discontinuities: ClassVar[str] = "accept the bias with estimator.accept_discontinuities=true"
     log_probs: LogProbs = "again"  # where log π(a_t | o_t) comes from
     window: int | None = None  # env steps between optimizer steps; None is the whole episode
 
     @abstractmethod
-    def bias(self, gamma: float) -> str | None:
-        """Why the expected estimate is not the gradient of E[Σ_t γ^t r_t], in a few words; None if it is.
+    def bias(self, gamma: float) -> tuple[str, ...]:
+        """All that makes the expected estimate another than the gradient of E[Σ_t γ^t r_t], in a few words each; ()
+        if nothing does.
 
-        Of the estimator alone: that of a baseline or a value network is theirs to say.
+        Of the estimator alone: that of a baseline or a value network is theirs to say. Each reason is one that would
+        do it alone.
         """
 
     def collect(self, env: AbstractEnvironment, policy: Policy, seed: int) -> Iterator[Episodes]:
@@ -65,6 +69,12 @@ class AbstractEstimator(nn.Module, ABC):
         fits = env.num_envs * env.max_episode_steps * bytes_per_step <= _MOST_KEPT
         return fits and env.num_envs >= _WIDE and all(weight.device.type == "cpu" for weight in weights)
 
+    def add_bonus(self, policy: Policy, episodes: Episodes) -> Episodes:
+        """The episodes with rewards that hold whatever the objective adds to the environment's; as they are, if nothing
+        is added.
+        """
+        return episodes
+
     @abstractmethod
     def returns(self, episodes: Episodes, gamma: float, last_values: Tensor | None) -> Tensor:
         """The returns (T, N) that the baseline is subtracted from and fitted to."""
@@ -72,6 +82,9 @@ class AbstractEstimator(nn.Module, ABC):
     def weigh(self, policy: Policy, episodes: Episodes, advantages: Tensor, gamma: float) -> Tensor:
         """What the advantages (T, N) become before the loss, (T, N, ...), which is a mean over episodes: here is the
         place for all that couples the episodes of a batch, such as a normalisation over it.
+
+        Where several processes learn together, the episodes are those of all of them. With `needs_graph` they are this
+        process's own, for a graph does not travel; `ranks.gather` brings together what is made of it.
         """
         return advantages
 
@@ -86,20 +99,33 @@ class AbstractEstimator(nn.Module, ABC):
 
 
 class Weighed(NamedTuple):
-    """A batch's returns and what the loss is made with."""
+    """What a loss is made with, and what is learned from beside it."""
 
     advantages: Tensor  # (T, N), as the baseline left them
     weights: Tensor  # (T, N, ...), as `weigh` made them
-    returns: Tensor  # (T, N), which the baseline is fitted to
+    returns: Tensor  # (T, N)
+    everyone: Episodes  # the episodes of all processes that learn together, with whatever the objective adds to rewards
+    all_returns: Tensor  # of these, (T', P N), which the baseline is fitted to
 
 
 def weigh(
     estimator: AbstractEstimator, baseline: AbstractBaseline, policy: Policy, episodes: Episodes, gamma: float
 ) -> Weighed:
-    """Everything that couples the episodes of a batch: returns, baseline and normalisation."""
-    returns = estimator.returns(episodes, gamma, baseline.last_values(episodes))
-    advantages = baseline.advantages(episodes, returns, gamma, policy)
-    return Weighed(advantages, estimator.weigh(policy, episodes, advantages, gamma), returns)
+    """Everything that couples the episodes of a batch, those of other processes included: returns, baseline and
+    normalisation.
+    """
+    everyone, columns = gather_episodes(episodes)
+    everyone = estimator.add_bonus(policy, everyone)
+    last_values = baseline.last_values(everyone) if estimator.bootstraps else None
+    all_returns = estimator.returns(everyone, gamma, last_values)
+    all_advantages = baseline.advantages(everyone, all_returns, gamma, policy)
+    rows = slice(len(episodes.rewards))  # other processes may have played more
+    advantages, returns = all_advantages[rows, columns], all_returns[rows, columns]
+    if estimator.needs_graph:
+        weights = estimator.weigh(policy, episodes, advantages, gamma)
+    else:
+        weights = estimator.weigh(policy, everyone, all_advantages, gamma)[rows, columns]
+    return Weighed(advantages, weights, returns, everyone, all_returns)
 
 
 def partial_losses(
@@ -137,6 +163,8 @@ class Surrogate(NamedTuple):
     advantages: Tensor  # these as in `Weighed`
     weights: Tensor
     returns: Tensor
+    everyone: Episodes
+    all_returns: Tensor
 
 
 def surrogate_loss(
@@ -154,12 +182,23 @@ def gradient_bias(
     baseline: AbstractBaseline,
     gamma: float,
     head: AbstractHead | None = None,
+    max_grad_norm: float | None = None,
 ) -> list[str]:
-    """Why the expected gradient of an update is not that of E[Σ_t γ^t r_t], in a few words each; empty if it is."""
-    labels = [
-        estimator.bias(gamma),
-        baseline.bias if estimator.baselines != "none" else None,
-        head.rsample_bias if estimator.needs_rsample and head is not None else None,
-        f"derivatives miss that {env.discontinuities}" if estimator.needs_graph and env.discontinuities else None,
-    ]
-    return [label for label in labels if label is not None]
+    """All that makes the expected gradient of an update another than that of E[Σ_t γ^t r_t], in a few words each;
+    empty if it is that gradient.
+    """
+    gamma = 1.0 if env.max_episode_steps == 1 else gamma  # which weighs nothing but later steps
+    labels = list(estimator.bias(gamma))
+    if estimator.baselines != "none":
+        labels += baseline.bias
+    if estimator.bootstraps and baseline.predicts_values:
+        labels.append("a learned V(o) stands for what follows a truncation")
+    if estimator.needs_rsample and head is not None and head.rsample_bias is not None:
+        labels.append(head.rsample_bias)
+    if estimator.needs_graph and env.discontinuities is not None:
+        labels.append(f"derivatives miss that {env.discontinuities}")
+    if max_grad_norm is not None:
+        labels.append(
+            f"gradients are clipped at a norm of {max_grad_norm:g}, which changes the mean of those that vary"
+        )
+    return labels

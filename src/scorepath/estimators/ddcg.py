@@ -11,6 +11,7 @@ from scorepath.estimators.action_gradients import ActionGradients, action_gradie
 from scorepath.estimators.alpha_order import inverse_variance_weight, total_variance
 from scorepath.estimators.base import AbstractEstimator
 from scorepath.policy import Policy
+from scorepath.ranks import gather, gather_columns
 from scorepath.returns import discounts, reward_to_go
 from scorepath.rollout import act_by_rsample, windows_from
 from scorepath.types import Episodes
@@ -44,6 +45,7 @@ class DDCG(AbstractEstimator):
     needs_graph = True
     needs_rsample = True
     needs_branching = True
+    bootstraps = False
     dists = (Normal,)
     min_episodes = 2
     accept_discontinuities = True  # what it is for
@@ -54,8 +56,8 @@ class DDCG(AbstractEstimator):
             raise ValueError(f"c={c} must be from 0 to 1.")
         self.c = c
 
-    def bias(self, gamma: float) -> str | None:
-        return "mixed by variances of the same episodes, where a test of the same episodes finds no jump"
+    def bias(self, gamma: float) -> tuple[str, ...]:
+        return ("mixed by variances of the same episodes, where a test of the same episodes finds no jump",)
 
     def collect(self, env: AbstractEnvironment, policy: Policy, seed: int) -> Iterator[Episodes]:
         observation = env.reset(seed)
@@ -69,7 +71,7 @@ class DDCG(AbstractEstimator):
     def weigh(self, policy: Policy, episodes: Episodes, advantages: Tensor, gamma: float) -> Tensor:
         """(T, N, 3, *A), see `pack`."""
         given = action_gradients(policy, episodes, advantages, gamma)
-        zeroth, first = (total_variance(_by_episode(part)) for part in (given.zeroth, given.first))
+        zeroth, first = (total_variance(_by_episode(gather_columns(part))) for part in (given.zeroth, given.first))
         starts = episodes.observations.detach()[0]
         paired = len(starts) // 2 * 2
         if paired == 0 or not torch.equal(starts[0:paired:2], starts[1:paired:2]):
@@ -77,7 +79,8 @@ class DDCG(AbstractEstimator):
                 "The test of DDCG needs the pairs of episodes with one start that its own `collect` plays."
             )
         outcomes = (discounts(len(advantages), gamma).to(advantages) * episodes.rewards.detach()).sum(dim=0)
-        alpha = inverse_variance_weight(zeroth, first) * is_smooth(given, outcomes, self.c)
+        pairs = ActionGradients(*(gather_columns(part[:, :paired]) for part in given))
+        alpha = inverse_variance_weight(zeroth, first) * is_smooth(pairs, gather(outcomes[:paired]), self.c)
         return pack(alpha, given.first, advantages, gamma)
 
     def forward(

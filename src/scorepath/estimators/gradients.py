@@ -1,10 +1,12 @@
-"""Gradients of each episode by itself."""
+"""What is done to gradients: those of each episode by itself, their mean over processes, their clipping."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from scorepath.ranks import average_gradients
 
 _AT_ONCE = 64  # rows of one backward pass, which holds as many copies of every intermediate gradient
 
@@ -39,3 +41,32 @@ def per_episode_gradients(losses: Tensor, parameters: Iterable[Tensor]) -> Tenso
         )
         tables.append(torch.cat(list(parts), dim=1))
     return torch.cat(tables)
+
+
+def clip_gradients(gradients: Sequence[Tensor], max_norm: float | None) -> Tensor:
+    """Scales gradients in place to a joint norm of at most max_norm (Pascanu et al. 2013, algorithm 1).
+
+    Args:
+        gradients: of all parameters, of any shapes.
+        max_norm: None leaves them as they are.
+
+    Returns:
+        the norm before, ().
+    """
+    norm = nn.utils.get_total_norm(gradients)
+    if max_norm is not None:
+        factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)  # as torch's own clip_grad_norm_
+        for gradient in gradients:
+            gradient.mul_(factor)
+    return norm
+
+
+def finish_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None) -> Tensor:
+    """What an optimizer step is taken with: the mean over all processes that learn together, then clipped.
+
+    Returns:
+        the norm before clipping, ().
+    """
+    chosen = list(parameters)
+    average_gradients(chosen)
+    return clip_gradients([parameter.grad for parameter in chosen if parameter.grad is not None], max_norm)

@@ -9,6 +9,7 @@ from scorepath.estimators.alpha_order import inverse_variance_weight
 from scorepath.estimators.base import AbstractEstimator
 from scorepath.estimators.pathwise import checked_window, window_bias
 from scorepath.policy import Policy
+from scorepath.ranks import gather_columns
 from scorepath.returns import reward_to_go
 from scorepath.types import Episodes
 
@@ -42,20 +43,21 @@ class IVWH(AbstractEstimator):
     def __init__(self, window: int | None = None) -> None:
         super().__init__()
         self.window = checked_window(window)
+        self.bootstraps = window is not None
 
-    def bias(self, gamma: float) -> str | None:
-        mixed = "mixed by variances of the same episodes, which show no jumps"
-        return "; ".join(filter(None, (mixed, window_bias(self.window))))
+    def bias(self, gamma: float) -> tuple[str, ...]:
+        return ("mixed by variances of the same episodes, which show no jumps", *window_bias(self.window))
 
     def returns(self, episodes: Episodes, gamma: float, last_values: Tensor | None) -> Tensor:
-        last_values = None if self.window is None else last_values
         return reward_to_go(episodes.rewards, episodes.is_last, gamma, last_values)
 
     def weigh(self, policy: Policy, episodes: Episodes, advantages: Tensor, gamma: float) -> Tensor:
         """(T, N, 3, *A), see `pack`."""
         given = action_gradients(policy, episodes, advantages, gamma)
-        zeroth, first = (_variance(part, episodes.valid) for part in (given.zeroth, given.first))
-        return pack(inverse_variance_weight(zeroth, first).unsqueeze(1), given.first, advantages, gamma)
+        valid = gather_columns(episodes.valid)
+        zeroth, first = (_variance(gather_columns(part), valid) for part in (given.zeroth, given.first))
+        alpha = inverse_variance_weight(zeroth, first)[: len(advantages)]
+        return pack(alpha.unsqueeze(1), given.first, advantages, gamma)
 
     def forward(
         self, policy: Policy, episodes: Episodes, advantages: Tensor, gamma: float

@@ -28,11 +28,12 @@ class MeasureValued(AbstractEstimator):
 
     needs_graph = False
     needs_branching = True
+    bootstraps = False
     dists = WITH_WEAK_DERIVATIVE
     baselines = "none"
 
-    def bias(self, gamma: float) -> str | None:
-        return None
+    def bias(self, gamma: float) -> tuple[str, ...]:
+        return ()
 
     def collect(self, env: AbstractEnvironment, policy: Policy, seed: int) -> Iterator[Episodes]:
         yield branched_episodes(env, policy, seed)

@@ -34,7 +34,7 @@ class Pathwise(AbstractEstimator):
         self.window = checked_window(window)
         self.accept_discontinuities = accept_discontinuities
 
-    def bias(self, gamma: float) -> str | None:
+    def bias(self, gamma: float) -> tuple[str, ...]:
         return window_bias(self.window)
 
     def returns(self, episodes: Episodes, gamma: float, last_values: Tensor | None) -> Tensor:
@@ -53,9 +53,9 @@ def checked_window(window: int | None) -> int | None:
     return window
 
 
-def window_bias(window: int | None) -> str | None:
-    """Why windows are biased, in a few words; None for whole episodes."""
-    return None if window is None else "windows are cut, and every one starts at gamma^0"
+def window_bias(window: int | None) -> tuple[str, ...]:
+    """Why windows are biased, in a few words; () for whole episodes."""
+    return () if window is None else ("windows are cut, and every one starts at gamma^0",)
 
 
 def first_return_loss(policy: Policy, episodes: Episodes, advantages: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -10,7 +10,7 @@ from torch.nn.functional import one_hot
 from scorepath.distributions import AbstractHead
 from scorepath.envs import AbstractEnvironment
 from scorepath.estimators.base import AbstractEstimator
-from scorepath.estimators.pathwise import checked_window, first_return_loss
+from scorepath.estimators.pathwise import checked_window, first_return_loss, window_bias
 from scorepath.policy import Policy
 from scorepath.returns import reward_to_go
 from scorepath.rollout import rollout_windows
@@ -47,8 +47,8 @@ class StraightThrough(AbstractEstimator):
         self.window = checked_window(window)
         self.accept_discontinuities = accept_discontinuities
 
-    def bias(self, gamma: float) -> str | None:
-        return "the derivative of hard choices is taken to be that of soft weights"
+    def bias(self, gamma: float) -> tuple[str, ...]:
+        return ("the derivative of hard choices is taken to be that of soft weights", *window_bias(self.window))
 
     def collect(self, env: AbstractEnvironment, policy: Policy, seed: int) -> Iterator[Episodes]:
         return rollout_windows(env, policy, seed, window=self.window, graph=True, rule=self.act)
@@ -101,8 +101,8 @@ class GumbelSoftmax(AbstractEstimator):
         self.window = checked_window(window)
         self.accept_discontinuities = accept_discontinuities
 
-    def bias(self, gamma: float) -> str | None:
-        return "acts by relaxed weights, not by choices"
+    def bias(self, gamma: float) -> tuple[str, ...]:
+        return ("acts by relaxed weights, not by choices", *window_bias(self.window))
 
     def collect(self, env: AbstractEnvironment, policy: Policy, seed: int) -> Iterator[Episodes]:
         return rollout_windows(env, policy, seed, window=self.window, graph=True, rule=self.act)

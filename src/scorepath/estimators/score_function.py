@@ -1,5 +1,6 @@
 """The score function estimator, REINFORCE."""
 
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -12,6 +13,7 @@ from scorepath.types import Episodes
 
 Credit = Literal["reward_to_go", "total_return"]
 Normalization = Literal["none", "episode", "batch", "running"]
+_ENTROPIES = 65_536  # steps whose entropies are computed at a time, for their activations
 _DECAY = 0.9  # of the running moments, an update: the scale follows a policy that learns in ten
 
 
@@ -30,12 +32,17 @@ class ScoreFunction(AbstractEstimator):
             size: that one episode went better than another is lost, and an episode of one step teaches nothing.
             `running`: divided by a running standard deviation σ of the returns of earlier updates, whose weights fall
             by 0.9 an update. The expected gradient is the exact one divided by σ: its direction is unbiased. Where
-            there is no σ, in the first update or while all returns were equal, by the batch's own standard deviation.
+            there is no σ, in the first update or while all returns were equal, by the batch's own standard deviation,
+            which biases the direction too.
         discount_steps: weigh step t by γ^t, as the gradient of the discounted return has it under reward_to_go. Nearly
             all implementations leave it out, for it takes the signal from late steps; what is left then is the gradient
             of no objective (Nota & Thomas 2020, arXiv:1906.07073), unless γ = 1. A total return needs no such weights.
-        entropy_coefficient: weight of the entropy, summed over an episode's steps like the rewards, in the objective;
-            not 0 changes the optimum.
+        entropy_coefficient: weight c of an entropy bonus; not 0 changes the optimum.
+        entropy_in_rewards: False adds c Σ_t ∇H(π(·|o_t)) to the gradient, as most implementations do (Williams & Peng
+            1991). That is the direct term alone of the gradient of E[Σ_t H(π(·|o_t))]: what an action does to the
+            entropies of later observations is left out, so that the sum is the gradient of no objective. True adds
+            c H(π(·|o_t)) to the reward at t as well (maximum entropy, Levine 2018, arXiv:1805.00909): with the factors
+            γ^t of a total return or of discount_steps, the gradient of E[Σ_t γ^t (r_t + c H(π(·|o_t)))] exactly.
         log_probs: `again` computes log π a second time when the episodes are known, in chunks that stay in the caches;
             `rollout` keeps its graph from when the actions were sampled, which for a 64-64 policy takes 1 kB a step;
             `auto` does so where that is faster and fits: on a CPU, from 2,048 episodes, up to about 4 GB. The gradient
@@ -56,6 +63,7 @@ class ScoreFunction(AbstractEstimator):
         discount_steps: bool = False,
         entropy_coefficient: float = 0.0,
         log_probs: LogProbs = "auto",
+        entropy_in_rewards: bool = False,
     ) -> None:
         super().__init__()
         if credit not in get_args(Credit):
@@ -76,22 +84,40 @@ class ScoreFunction(AbstractEstimator):
         self.normalize_returns = normalize_returns
         self.discount_steps = discount_steps
         self.entropy_coefficient = entropy_coefficient
+        self.entropy_in_rewards = entropy_in_rewards
         self.moments = RunningMoments(_DECAY) if normalize_returns == "running" else None
 
-    def bias(self, gamma: float) -> str | None:
-        if self.entropy_coefficient != 0.0:
-            return "the entropy bonus is part of the objective"
-        if self.normalize_returns == "batch":
-            return "advantages are divided by a standard deviation of the same samples"
-        if self.normalize_returns == "episode":
-            return "advantages are whitened over the steps of their own episode"
-        if self.credit == "reward_to_go" and not self.discount_steps and gamma < 1.0:
-            return "steps are not weighed by gamma^t"
-        if self.credit == "total_return" and self.discount_steps and gamma < 1.0:
-            return "total returns are discounted already, and here weighed by gamma^t again"
-        if self.normalize_returns == "running":
-            return "divided by a running standard deviation of earlier returns; the direction is exact"
-        return None
+    def bias(self, gamma: float) -> tuple[str, ...]:
+        discounted, to_go, scaled = gamma < 1.0, self.credit == "reward_to_go", self.normalize_returns
+        has_bonus = self.entropy_coefficient != 0.0
+        reasons = {
+            "steps are not weighed by gamma^t": discounted and to_go and not self.discount_steps,
+            "total returns are discounted already, and here weighed by gamma^t again": (
+                discounted and not to_go and self.discount_steps
+            ),
+            "advantages are whitened by the mean and the standard deviation of the same samples": scaled == "batch",
+            "advantages are whitened over the steps of their own episode": scaled == "episode",
+            "advantages are divided by a running standard deviation of earlier returns, which changes the length": (
+                scaled == "running"
+            ),
+            "in the first update, advantages are divided by the standard deviation of the same samples": (
+                scaled == "running"
+            ),
+            "an entropy bonus adds sum_t grad H(pi(.|o_t)), which leaves out what actions do to later entropies": (
+                has_bonus and not self.entropy_in_rewards
+            ),
+            "the objective has the entropy of each step in its reward": has_bonus and self.entropy_in_rewards,
+        }
+        return tuple(reason for reason, holds in reasons.items() if holds)
+
+    @torch.no_grad()
+    def add_bonus(self, policy: Policy, episodes: Episodes) -> Episodes:
+        if not self.entropy_in_rewards or self.entropy_coefficient == 0.0:
+            return episodes
+        steps = episodes.observations[episodes.valid].split(_ENTROPIES)
+        entropies = torch.cat([policy.head.entropy(policy(part)) for part in steps]).to(episodes.rewards)
+        bonus = torch.zeros_like(episodes.rewards).masked_scatter(episodes.valid, self.entropy_coefficient * entropies)
+        return replace(episodes, rewards=episodes.rewards + bonus)
 
     def returns(self, episodes: Episodes, gamma: float, last_values: Tensor | None) -> Tensor:
         last_values = None if last_values is None else last_values.detach()
@@ -136,8 +162,9 @@ class ScoreFunction(AbstractEstimator):
         loss = -(log_prob * episodes.steps_of(advantages.detach())).sum() / valid.shape[1]
         if self.entropy_coefficient == 0.0:
             with torch.no_grad():
-                entropy = policy.head.entropy(dist).mean()
-        else:
-            entropy = policy.head.entropy(dist).mean()
-            loss = loss - self.entropy_coefficient * entropy * valid.sum() / valid.shape[1]
-        return loss, {"train/entropy": entropy.detach()}
+                return loss, {"train/entropy": policy.head.entropy(dist).mean()}
+        entropies = policy.head.entropy(dist)  # (B,)
+        bonus = entropies.mean() * valid.sum()
+        if self.entropy_in_rewards and (self.discount_steps or self.credit == "total_return"):
+            bonus = (entropies * episodes.steps_of(discounts(len(valid), gamma).to(loss).expand(valid.shape))).sum()
+        return loss - self.entropy_coefficient * bonus / valid.shape[1], {"train/entropy": entropies.detach().mean()}

@@ -34,6 +34,7 @@ def check_gradient(cfg: DictConfig) -> None:
         estimator.double(),
         baseline.double(),
         gamma=cfg.gamma,
+        max_grad_norm=cfg.max_grad_norm,
         episodes=cfg.episodes_per_update,
         batches=cfg.batches,
         bias=cfg.bias,

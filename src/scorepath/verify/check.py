@@ -119,6 +119,7 @@ def check(
     baseline: AbstractBaseline,
     *,
     gamma: float = 1.0,
+    max_grad_norm: float | None = None,
     episodes: int = 64,
     batches: int | None = None,
     bias: float = 0.01,
@@ -134,6 +135,7 @@ def check(
     Args:
         problem, policy, estimator, baseline: the combination; the policy in float64. The baseline is fitted in place.
         gamma: discount.
+        max_grad_norm: clips each batch's gradient as training does; None does not.
         episodes: N of each batch.
         batches: K; None takes as many as flag a relative bias of `bias` with probability `power`, as a pilot's
             covariance says, up to the limits.
@@ -147,19 +149,35 @@ def check(
         ScorepathError: if the problem has no exact gradient for this policy or baseline.
     """
     warm_up(problem, policy, estimator, baseline, gamma=gamma, updates=warm_up_updates, episodes=episodes, seed=seed)
-    value = last_value(baseline)
+    value = last_value(baseline) if estimator.bootstraps else None
     objective = float(problem.objective(policy, gamma, value).detach())
     exact = problem.exact_gradient(policy, gamma, value)
     if batches is None:
         pilot_seed = derive_seed(seed, Stream.DIAGNOSTICS)
         pilot = gradient_samples(
-            problem, policy, estimator, baseline, gamma=gamma, batches=_PILOT, episodes=episodes, seed=pilot_seed
+            problem,
+            policy,
+            estimator,
+            baseline,
+            gamma=gamma,
+            batches=_PILOT,
+            episodes=episodes,
+            max_grad_norm=max_grad_norm,
+            seed=pilot_seed,
         )
         most = min(max_batches, max_env_steps // (episodes * problem.dynamics.max_episode_steps))
         needed = batches_needed(pilot, exact, bias=bias, wanted=power, alpha=alpha)
         batches = max(_PILOT, min(needed, most))
     samples = gradient_samples(
-        problem, policy, estimator, baseline, gamma=gamma, batches=batches, episodes=episodes, seed=seed
+        problem,
+        policy,
+        estimator,
+        baseline,
+        gamma=gamma,
+        batches=batches,
+        episodes=episodes,
+        max_grad_norm=max_grad_norm,
+        seed=seed,
     )
     return Report(
         names=_names(policy),
@@ -174,7 +192,7 @@ def check(
         alpha=alpha,
         detectable=detectable_bias(samples, exact, wanted=power, alpha=alpha),
         power=power,
-        labels=tuple(gradient_bias(problem.env(1), estimator, baseline, gamma, policy.head)),
+        labels=tuple(gradient_bias(problem.env(1), estimator, baseline, gamma, policy.head, max_grad_norm)),
     )
 
 

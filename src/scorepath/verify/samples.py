@@ -10,6 +10,7 @@ from torch import Tensor
 from scorepath.baselines import AbstractBaseline
 from scorepath.envs import AbstractEnvironment
 from scorepath.estimators import AbstractEstimator, surrogate_loss
+from scorepath.estimators.gradients import clip_gradients
 from scorepath.policy import Policy
 from scorepath.seeding import Stream, derive_seed, seed_torch
 from scorepath.types import Episodes
@@ -27,6 +28,7 @@ def gradient_samples(
     gamma: float,
     batches: int,
     episodes: int,
+    max_grad_norm: float | None = None,
     seed: int = 0,
 ) -> Tensor:
     """Estimates of +∇J from independent batches, (K, P) float64; policy, estimator and baseline stay as they are.
@@ -42,6 +44,7 @@ def gradient_samples(
         gamma: discount.
         batches: K.
         episodes: of each batch, N.
+        max_grad_norm: clips the gradient that an optimizer step would be taken with, of each window; None does not.
         seed: of all streams.
     """
     estimator, baseline = copy.deepcopy(estimator), copy.deepcopy(baseline)
@@ -52,7 +55,9 @@ def gradient_samples(
         for window in windows:
             loss = surrogate_loss(estimator, baseline, policy, window, gamma).loss
             if loss.requires_grad:  # a last window may hold no step that still counts
-                total -= flatten(torch.autograd.grad(loss, parameters, allow_unused=True), parameters)
+                gradient = flatten(torch.autograd.grad(loss, parameters, allow_unused=True), parameters)
+                clip_gradients([gradient], max_grad_norm)
+                total -= gradient
         samples.append(total)
     return torch.stack(samples)
 
@@ -126,8 +131,8 @@ def warm_up(
     for index in range(updates):
         for window in _play(env, policy, estimator, baseline, gamma, own_seed, index):
             surrogate = surrogate_loss(estimator, baseline, policy, window, gamma)
-            baseline.fit(window, surrogate.returns, optimizer)
-            estimator.observe(window, surrogate.returns)
+            baseline.fit(surrogate.everyone, surrogate.all_returns, optimizer)
+            estimator.observe(surrogate.everyone, surrogate.all_returns)
 
 
 def last_value(baseline: AbstractBaseline) -> LastValue | None:
