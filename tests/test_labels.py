@@ -1,10 +1,11 @@
 """Labels are complete and true: each is there when the expected gradient is off by what it names, and only then.
 
-Expectations are sums over all outcomes of a batch in float64, as in `test_bias`; nothing is random. The whole product of
-the score function's settings is gone through, for every baseline, with and without clipping.
+Expectations are sums over all outcomes of a batch in float64, as in `test_bias`; nothing is random. The whole product
+of the score function's settings is gone through, for every baseline, with and without clipping.
 """
 
 import itertools
+import math
 from types import SimpleNamespace
 
 import cases
@@ -42,17 +43,29 @@ SETTINGS = [
 ]
 
 
-def estimates(problem, policy, estimator, baseline, number, gamma, max_grad_norm=None):
-    """Of every batch its probability and its estimate of +∇J, as training would take a step with it."""
+def estimates(problem, policy, estimator, baseline, number, gamma):
+    """Of every batch, whatever the order of its paths, its probability and its estimate of +∇J."""
     odds = {path: _probability(policy, path) for path in problem}
-    for paths in itertools.product(problem, repeat=number):
-        chance = 1.0
-        for path in paths:
-            chance *= odds[path]
-        loss = surrogate_loss(estimator, baseline, policy, batch_of(problem, paths, policy, gamma), gamma).loss
-        gradient = -flat(torch.autograd.grad(loss, list(policy.parameters())))
-        clip_gradients([gradient], max_grad_norm)
-        yield chance, gradient
+    found = []
+    for paths in itertools.combinations_with_replacement(problem, number):
+        orders = math.factorial(number)
+        for path in set(paths):
+            orders //= math.factorial(paths.count(path))
+        chance = orders * math.prod(odds[path] for path in paths)
+        episodes = batch_of(problem, paths, policy, gamma)
+        loss = surrogate_loss(estimator, baseline, policy, episodes, gamma).loss
+        found.append((chance, -flat(torch.autograd.grad(loss, list(policy.parameters())))))
+    return found
+
+
+def mean_of(found, max_grad_norm=None):
+    """E of the estimates as training takes a step with them."""
+    total = 0.0
+    for chance, gradient in found:
+        step = gradient.clone()
+        clip_gradients([step], max_grad_norm)
+        total = total + chance * step
+    return total
 
 
 def _probability(policy, path):
@@ -61,8 +74,8 @@ def _probability(policy, path):
     return path.chance * float(torch.where(actions == 1.0, one, 1.0 - one).prod())
 
 
-def expected(*arguments, **keywords):
-    return sum(chance * gradient for chance, gradient in estimates(*arguments, **keywords))
+def expected(problem, policy, estimator, baseline, number, gamma, max_grad_norm=None):
+    return mean_of(estimates(problem, policy, estimator, baseline, number, gamma), max_grad_norm)
 
 
 def is_off(one, other):
@@ -113,12 +126,13 @@ def test_the_labels_of_every_combination_are_complete_and_true(make, gamma):
         estimator = ScoreFunction(**setting)
         learned = batch_of(PROBLEM, PROBLEM, policy, gamma)
         estimator.observe(learned, estimator.returns(learned, gamma, None))
+        found = estimates(PROBLEM, policy, estimator, baseline, 2, gamma)
         for limit in (None, CLIPPED):
             labels = gradient_bias(ENV, estimator, baseline, gamma, max_grad_norm=limit)
             words = words_of(setting, baseline, gamma, limit is not None)
             assert len(labels) == len(words), (setting, labels)
             assert all(any(some in label for label in labels) for some in words), (setting, labels)
-            estimate = expected(PROBLEM, policy, estimator, baseline, 2, gamma, limit)
+            estimate = mean_of(found, limit)
             if labels:
                 assert is_off(estimate, truth), (setting, labels)
             else:
