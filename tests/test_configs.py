@@ -4,7 +4,7 @@ test_options.py."""
 import json
 
 import pytest
-from helpers import CONF, finish, start, sweep, train
+from helpers import CONF, finish, start, sweep, train, without_time
 
 from scorepath.run.csv_logger import read_metrics
 
@@ -46,6 +46,13 @@ def test_an_experiment_is_a_start_that_the_command_line_may_change(tmp_path, cha
     assert outcome.code == 0, outcome.err
 
 
+STATISTICS = (
+    "policy.normalize_observations=true",
+    "baseline=moving_average",
+    "estimator.normalize_returns=running",
+)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
@@ -54,6 +61,7 @@ def test_an_experiment_is_a_start_that_the_command_line_may_change(tmp_path, cha
         ("env=cartpole", "chunk=64"),  # several backward passes for one optimizer step
         ("env=pendulum_torch",),  # and several optimizer steps an update
         ("env=cartpole", "baseline=value"),  # which has an optimizer of its own
+        STATISTICS,
     ],
     ids=" ".join,
 )
@@ -68,6 +76,43 @@ def test_processes_learn_the_same_weights(tmp_path, options):
     one, other = ((tmp_path / f"rank_{rank}").read_text() for rank in range(2))
     assert one == other
     assert "unused" not in outcome.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [STATISTICS, ("baseline=value",)], ids=" ".join)
+def test_processes_that_were_stopped_and_resumed_end_as_those_that_were_not(tmp_path, options):
+    small = ("episodes_per_update=4", "eval.episodes=2", "logger=csv", "record_episode=false", "lr_schedule=constant")
+    small += (*options, "trainer=ddp", "trainer.accelerator=cpu", "stop_when_solved=false")
+    digests = {}
+    for name, *parts in (("whole", 2000), ("parts", 1000, 2000)):
+        for budget in parts:
+            directory = tmp_path / name
+            arguments = (*small, f"max_env_steps={budget}", f"hydra.run.dir={directory}", "resume=auto")
+            outcome = finish(start("train", tmp_path, *arguments), directory)
+            assert outcome.code == 0, outcome.err
+        digests[name] = outcome.summary["weights_sha256"]
+        logged = without_time(outcome.rows)
+        digests[f"{name}, rows"] = [row for row in logged if not row["eval/return_mean"]]
+    assert digests["whole"] == digests["parts"]
+    assert digests["whole, rows"] == digests["parts, rows"]
+
+
+@pytest.mark.slow
+def test_what_two_processes_log_is_of_all_their_episodes(tmp_path):
+    """Episodes of one length each: the mean over both processes of what they paid, and the steps of both."""
+    options = ("env=pendulum", "dist=normal", "episodes_per_update=2", "debug=one_update", "logger=csv")
+    returns = []
+    directory = tmp_path / "two"
+    mark = ("record_episode=false", "+callbacks.returns._target_=helpers.Returns", "trainer=ddp")
+    two = finish(
+        start("train", tmp_path, *options, *mark, "trainer.accelerator=cpu", f"hydra.run.dir={directory}"), directory
+    )
+    assert two.code == 0, two.err
+    returns = [float(value) for rank in range(2) for value in (tmp_path / f"returns_{rank}").read_text().split()]
+    (row,) = [row for row in two.rows if row["rollout/episode_return_mean"]]
+    assert len(set(returns)) == 4
+    assert float(row["rollout/episode_return_mean"]) == pytest.approx(sum(returns) / 4, rel=1e-5)
+    assert int(row["env_steps"]) == 4 * 200
 
 
 @pytest.mark.slow

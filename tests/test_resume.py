@@ -1,5 +1,6 @@
 """Stopping and going on: a run that was stopped, however, ends with the digest of one that was not."""
 
+import io
 import shutil
 import signal
 import time
@@ -8,7 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import FAULTY, HOLD, Outcome, evaluate, finish, start, sweep, train, wait_for, without_time
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from scorepath.run.checkpoints import load_checkpoint, seal
 
 pytestmark = [
     # Lightning 2.6 calls what torch 2.13 deprecates
@@ -129,16 +133,25 @@ def stopped(tmp_path) -> Outcome:
 @pytest.mark.parametrize(
     ("change", "remedy"),
     [
-        ("policy.torso.hidden_sizes=[32]", "it was trained with"),
+        ("policy.torso.hidden_sizes=[32]", "policy.torso.hidden_sizes was [64, 64] and is [32]"),
         ("policy=linear", "it was trained with"),
         ("dist=categorical", "it was trained with"),
         ("baseline=value", "it was trained with"),
         ("env=acrobot", "it was trained with"),
+        ("gamma=0.5", "gamma was 0.99 and is 0.5"),
+        ("estimator.normalize_returns=none", "estimator.normalize_returns was batch and is none"),
+        ("estimator=score_function_unbiased", "estimator.discount_steps was False and is True"),
+        ("baseline=leave_one_out", "baseline._target_ was scorepath.baselines.TimeMean"),
+        ("optimizer=sgd", "optimizer._target_ was torch.optim.Adam and is torch.optim.SGD"),
+        ("optimizer.eps=0.1", "optimizer.eps was 1e-08 and is 0.1"),
+        ("max_grad_norm=0.5", "max_grad_norm was None and is 0.5"),
+        ("episodes_per_update=4", "episodes_per_update was 8 and is 4"),
+        ("trainer.precision=bf16-mixed", "trainer.precision was 32-true and is bf16-mixed"),
         ("env=cartpole_v0", "env.id was CartPole-v1 and is CartPole-v0"),
         ("+env.kwargs.sutton_barto_reward=true", "env.kwargs.sutton_barto_reward was absent and is True"),
         ("policy.init=orthogonal", "policy.init was torch and is orthogonal"),
         ("policy.normalize_observations=true", "it was trained with"),
-        ("seed=1", "resume with that seed"),
+        ("seed=1", "seed was 0 and is 1"),
     ],
 )
 def test_resuming_as_another_run_is_refused_and_harms_nothing(stopped, change, remedy):
@@ -149,6 +162,87 @@ def test_resuming_as_another_run_is_refused_and_harms_nothing(stopped, change, r
     assert outcome.code == 2
     assert remedy in outcome.sentence
     assert snapshot(stopped.directory) == before
+
+
+def test_several_changes_are_refused_together(stopped):
+    changes = ("optimizer.lr=0.5", "gamma=0.5", "estimator.normalize_returns=none", "max_env_steps=900")
+    outcome = train(stopped.directory.parent, *SMALL, "episodes_per_update=8", *changes, "resume=auto")
+    assert outcome.code == 2
+    assert (
+        "another run: estimator.normalize_returns was batch and is none, gamma was 0.99 and is 0.5." in outcome.sentence
+    )
+
+
+def saved_config(outcome: Outcome):
+    return OmegaConf.load(outcome.directory / ".hydra" / "config.yaml")
+
+
+def test_a_changed_learning_rate_takes_effect_and_is_saved(stopped):
+    """One so small that nothing moves: the resumed part ends with the weights that it began with."""
+    before = stopped.summary
+    resumed = succeed(
+        train(
+            *(stopped.directory.parent, *SMALL, "episodes_per_update=8", "max_env_steps=1500", "resume=auto"),
+            "optimizer.lr=1e-30",
+        )
+    )
+    assert resumed.summary["env_steps"] > before["env_steps"]
+    assert resumed.summary["weights_sha256"] == before["weights_sha256"]
+    assert float(resumed.rows[-2]["train/learning_rate"]) == pytest.approx(1e-30)
+    assert saved_config(resumed).optimizer.lr == 1e-30
+
+
+def test_a_changed_learning_rate_of_the_value_network_takes_effect(tmp_path):
+    options = (*SMALL, "env=pendulum", "baseline=value", "episodes_per_update=2")
+
+    def network(outcome):
+        state = load_checkpoint(outcome.directory / "checkpoints" / "last.ckpt")["state_dict"]
+        return {name: tensor for name, tensor in state.items() if name.startswith("baseline.")}
+
+    first = network(succeed(train(tmp_path, *options, "max_env_steps=400")))
+    more = (*options, "max_env_steps=1200", "resume=auto", "baseline.make_optimizer.lr=1e-30")
+    second = network(succeed(train(tmp_path, *more)))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    "change", ["optimizer.lr=0.5", "lr_schedule=linear", "max_env_steps=300"], ids=lambda change: change
+)
+def test_a_run_at_its_end_does_not_say_that_it_learned_otherwise(stopped, change):
+    before = snapshot(stopped.directory)
+    options = (*SMALL, "episodes_per_update=8", "max_env_steps=500", "resume=auto", change)
+    outcome = train(stopped.directory.parent, *options)
+    assert outcome.code == 2
+    assert "has reached its end after" in outcome.sentence and "Raise max_env_steps" in outcome.sentence
+    assert snapshot(stopped.directory) == before
+
+
+def test_a_run_at_its_end_may_be_evaluated_otherwise(stopped):
+    options = (*SMALL, "episodes_per_update=8", "max_env_steps=500", "resume=auto", "eval.episodes=5")
+    again = succeed(train(stopped.directory.parent, *options))
+    assert again.summary["eval_episodes"] == 5
+    assert again.summary["weights_sha256"] == stopped.summary["weights_sha256"]
+    assert saved_config(again).eval.episodes == 5
+
+
+def test_a_checkpoint_of_format_2_goes_on(tmp_path):
+    """Which holds the config of three groups, and the seed beside it."""
+    options = (*SMALL, "episodes_per_update=8")
+    whole = succeed(train(tmp_path, *options, "max_env_steps=1500", directory="whole"))
+    first = succeed(train(tmp_path, *options, "max_env_steps=500"))
+    path = first.directory / "checkpoints" / "last.ckpt"
+    content = load_checkpoint(path)
+    own = content["scorepath"]
+    own["format"] = 2
+    own["config"] = {group: own["config"][group] for group in ("env", "dist", "policy")}
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path.write_bytes(buffer.getvalue() + seal(buffer.getvalue()))
+    more = (*options, "max_env_steps=1500", "resume=auto")
+    refused = train(tmp_path, *more, "seed=1")
+    assert refused.code == 2 and "seed was 0 and is 1" in refused.sentence
+    same_run(succeed(train(tmp_path, *more)), whole)
 
 
 def test_resuming_with_a_bad_value_harms_nothing(stopped):

@@ -189,8 +189,8 @@ def make_module(cfg: DictConfig, names: Mapping[str, str]) -> tuple[Any, Labels]
         seed=cfg.seed,
         eval_episodes=cfg.eval.episodes,
         eval_deterministic=cfg.eval.deterministic,
-        # unresolved: what an environment variable holds is nobody's business who gets the file
-        config={group: OmegaConf.to_container(cfg[group], resolve=False) for group in ("env", "dist", "policy")},
+        # unresolved: what an environment variable holds is no business of whoever gets the file
+        config=OmegaConf.to_container(cfg, resolve=False),  # type: ignore[arg-type]
     )
     return module, labels
 

@@ -1,6 +1,5 @@
 """The LightningModule: one training step is one update, a batch of whole episodes and the steps learned from it."""
 
-import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,12 +17,12 @@ from scorepath.errors import ConfigError, NonFiniteError
 from scorepath.estimators import AbstractEstimator, Weighed, partial_losses, weigh
 from scorepath.estimators.gradients import finish_gradients
 from scorepath.policy import Policy
-from scorepath.ranks import average_gradients, gather, mean, world_size
+from scorepath.ranks import average_gradients, gather, mean, same_random_numbers
 from scorepath.rollout import Evaluation, evaluate
 from scorepath.seeding import Stream, derive_seed, seed_torch
 from scorepath.types import Episodes
 
-CHECKPOINT_FORMAT = 2
+CHECKPOINT_FORMAT = 3
 _CHUNK = 8192  # env steps whose activations stay in a processor's cache
 
 
@@ -55,7 +54,7 @@ class PolicyGradient(pl.LightningModule):
         seed: of every stream.
         eval_episodes: per evaluation.
         eval_deterministic: evaluate the head's deterministic action instead of sampling.
-        config: of environment, distribution and policy, kept in checkpoints, so that a resume can tell another run's.
+        config: of the run, kept in checkpoints, so that a resume can tell another run's.
     """
 
     def __init__(
@@ -104,6 +103,7 @@ class PolicyGradient(pl.LightningModule):
         self.evaluation: Evaluation | None = None  # the last one
         self.rollout_return = 0.0  # mean episode return of the last update
         # given each window and its weights before the optimizer step; returns metrics, and leaves all as it is
+        self._learning_rates: list[list[float]] = []  # of each optimizer's parameter groups
         self.diagnose: Callable[[Episodes, Weighed], dict[str, Tensor]] | None = None
         self.skip_evaluation = False  # Lightning evaluates before it stops, also where none is due
 
@@ -115,7 +115,9 @@ class PolicyGradient(pl.LightningModule):
         if of_baseline is not None:
             parameters = list(self.baseline.parameters())
             of_baseline.register_step_pre_hook(lambda *_: average_gradients(parameters))
-        return own if of_baseline is None else [*own, of_baseline]
+        optimizers = own if of_baseline is None else [*own, of_baseline]
+        self._learning_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+        return optimizers
 
     def on_train_batch_start(self, batch: int, batch_idx: int) -> None:
         # DDP averages the gradients of one backward pass a training step, and an update may take many; Lightning sets
@@ -132,7 +134,7 @@ class PolicyGradient(pl.LightningModule):
         if self.env is None:
             self.env = self.make_env(self.device)
             self._check_windows(self.env)
-        self._set_learning_rate()
+        self._set_learning_rates()
         rank, k = self.global_rank, self.update_index
         env_seed = derive_seed(self.seed, Stream.ENVIRONMENT, rank, k)
         seed_torch(self.seed, Stream.BASELINE, rank, k)
@@ -198,24 +200,13 @@ class PolicyGradient(pl.LightningModule):
         policy_optimizer.step()
         everyone = weighed.everyone
         self.estimator.observe(everyone, weighed.all_returns)
-        with self._same_random_numbers(window):
+        fit_seed = derive_seed(derive_seed(self.seed, Stream.FIT, index=self.update_index), Stream.FIT, index=window)
+        with same_random_numbers(fit_seed):
             fitted = self.baseline.fit(everyone, weighed.all_returns, baseline_optimizer)
         if self.policy.normalizer is not None:
             # only now: acting and learning must see the same statistics, or log_prob is that of another policy
             self.policy.normalizer.update(everyone.observations.detach()[everyone.valid].flatten(1))
         return {**summed, "train/grad_norm": norm, **diagnosed, **fitted}
-
-    @contextlib.contextmanager
-    def _same_random_numbers(self, window: int) -> Iterator[None]:
-        """In all processes that learn together, for what each of them does with the episodes of all; alone, the
-        update's own go on.
-        """
-        if world_size() == 1:
-            yield
-            return
-        with torch.random.fork_rng():
-            seed_torch(derive_seed(self.seed, Stream.FIT, index=self.update_index), Stream.FIT, index=window)
-            yield
 
     def _chunk(self) -> int:
         if self.chunk is not None:
@@ -226,12 +217,15 @@ class PolicyGradient(pl.LightningModule):
         optimizers = self.optimizers()
         return optimizers if isinstance(optimizers, list) else [optimizers]
 
-    def _set_learning_rate(self) -> None:
-        """The schedule is a function of env steps alone, so that it has no state to lose."""
-        progress = min(1.0, self.env_steps / self.max_env_steps)
-        for group in self._optimizers()[0].param_groups:
-            group.setdefault("initial_lr", group["lr"])
-            group["lr"] = group["initial_lr"] * self._lr_schedule(progress)
+    def _set_learning_rates(self) -> None:
+        """From the config, also where a checkpoint has brought others; the policy's by a schedule that is a function of
+        env steps alone, so that it has no state to lose.
+        """
+        factor = self._lr_schedule(min(1.0, self.env_steps / self.max_env_steps))
+        for optimizer, rates in zip(self._optimizers(), self._learning_rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+            factor = 1.0  # of the baseline's
 
     # ------------------------------------------------------------------ evaluation
 

@@ -4,7 +4,8 @@ What compares episodes with each other sees those of all processes, so that a ba
 that there are several. Alone, everything here hands back what it is given.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any
 
@@ -72,6 +73,17 @@ def mean(values: Tensor) -> Tensor:
     total = values.detach().clone()
     torch.distributed.all_reduce(total)
     return total / world_size()
+
+
+@contextmanager
+def same_random_numbers(seed: int) -> Iterator[None]:
+    """In all processes, for what each of them does with the episodes of all; alone, torch's numbers go on as ever."""
+    if not _is_one_of_several():
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

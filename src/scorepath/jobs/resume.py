@@ -1,7 +1,7 @@
 """Going on from a checkpoint: which one, whether it is this run's, and whether anything is left to do."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +11,24 @@ from scorepath.config import leaves
 from scorepath.errors import ConfigError
 
 if TYPE_CHECKING:
+    from scorepath.callbacks import Stopping
     from scorepath.module import PolicyGradient
 
 log = logging.getLogger("scorepath")
-# keys of `env` that a resumed run may change: how it is stepped, not what it is
-_STEPPING = {"env.vectorization", "env.workers", "env.step_timeout", "env.restarts", "env.reward_threshold"}
+
+_WHOLE_CONFIG = 3  # format of checkpoints from which on they hold the whole config, and not three groups of it
+# What a resumed run may change: a key, or all keys below one. Everything else that differs makes it another run.
+_MAY_CHANGE = (
+    *("max_env_steps", "stop_when_solved", "env.reward_threshold"),  # when it ends
+    *("eval", "record_episode", "env.reward_range", "logger", "callbacks", "objective"),  # what is told of it
+    *("resume", "sweep", "trainer.log_every_n_steps", "trainer.profiler", "trainer.detect_anomaly"),
+    *("env.vectorization", "env.workers", "env.step_timeout", "env.restarts"),  # how environments are stepped
+    *("chunk", "threads", "keep_memory", "compile", "estimator.log_probs", "trainer.accelerator"),  # and computed
+)
+_LEARNING = ("optimizer.lr", "lr_schedule", "baseline.make_optimizer.lr")  # and these, while it learns
 
 
-def load_run(
-    cfg: DictConfig, directory: Path, module: "PolicyGradient"
-) -> tuple[Path, dict[str, Any]] | tuple[None, None]:
+def load_run(cfg: DictConfig, directory: Path, module: "PolicyGradient") -> tuple[Path, dict[str, Any]] | None:
     """Finds and checks the checkpoint to resume from, and sets what is needed before `fit` loads it."""
     from scorepath.run.checkpoints import read_newest  # noqa: PLC0415
 
@@ -28,41 +36,68 @@ def load_run(
     if found is None:
         if cfg.resume is not None:
             log.info("resume=%s: %s holds no checkpoint, so the run starts from the beginning.", cfg.resume, directory)
-        return None, None
+        return None
     path, checkpoint = found
     _check_same_run(module, checkpoint, path)
     module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"])
-    return path, checkpoint
+    return found
 
 
 def _check_same_run(module: "PolicyGradient", checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Refuses a checkpoint of other networks or another seed, before anything is touched."""
-    own = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    saved = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
-    differing = sorted(name for name in {*own, *saved} if own.get(name) != saved.get(name))
-    if differing:
-        name = differing[0]
-        more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
-        raise ConfigError(
-            f"{path} does not fit this config: {name} has shape {saved.get(name, 'none')} there and "
-            f"{own.get(name, 'none')} here{more}; resume with the env, dist, policy and baseline it was trained with."
-        )
-    there, here = leaves(checkpoint["scorepath"]["config"]), leaves(module.config)
-    changed = sorted(key for key in {*there, *here} - _STEPPING if there.get(key) != here.get(key))
+    """Refuses a checkpoint of another run, before anything is touched."""
+    saved = checkpoint["scorepath"]
+    there, here = leaves(saved["config"]), leaves(module.config)
+    if saved["format"] < _WHOLE_CONFIG:
+        here = {key: value for key, value in here.items() if key.partition(".")[0] in saved["config"]}
+        here["seed"], there["seed"] = module.seed, saved["seed"]
+    differing = sorted(key for key in {*there, *here} if there.get(key) != here.get(key))
+    changed = [key for key in differing if not _is_below(key, (*_MAY_CHANGE, *_LEARNING))]
     if changed:
-        lines = ", ".join(
-            f"{key} was {there.get(key, 'absent')} and is {here.get(key, 'absent')}" for key in changed[:3]
-        )
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise ConfigError(
-            f"{path} is of another run: {lines}{more}. Resume with the env, dist and policy it was trained with."
+            f"{path} is of another run: {_differences(changed, there, here)}. Resume with what it was trained with, "
+            "or begin a run in another folder, without resume."
         )
-    if checkpoint["scorepath"]["seed"] != module.seed:
-        raise ConfigError(f"{path} was trained with seed={checkpoint['scorepath']['seed']}: resume with that seed.")
+    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    saved_shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
+    misfits = sorted(name for name in {*shapes, *saved_shapes} if shapes.get(name) != saved_shapes.get(name))
+    if misfits:
+        name = misfits[0]
+        more = f" and {len(misfits) - 1} more" if len(misfits) > 1 else ""
+        raise ConfigError(
+            f"{path} does not fit this config: {name} has shape {saved_shapes.get(name, 'none')} there and "
+            f"{shapes.get(name, 'none')} here{more}; resume with what it was trained with."
+        )
 
 
-def is_finished(cfg: DictConfig, module: "PolicyGradient", stopping: Any) -> bool:
-    """Whether a resumed run had reached its end, so that nothing is left to fit."""
+def _is_below(key: str, names: Iterable[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _differences(keys: list[str], there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """The first three in words."""
+    words = [f"{key} was {there.get(key, 'absent')} and is {here.get(key, 'absent')}" for key in keys[:3]]
+    return ", ".join(words) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+
+
+def has_ended(
+    cfg: DictConfig, module: "PolicyGradient", stopping: "Stopping", path: Path, checkpoint: Mapping[str, Any]
+) -> bool:
+    """Whether the run of a checkpoint had reached its end, so that nothing is left to learn; tells `stopping` of it.
+
+    Raises:
+        ConfigError: for a run that has, if how it learns was changed: its config would tell of what never was.
+    """
+    stopping.load_state_dict(checkpoint["callbacks"].get(stopping.state_key) or stopping.state_dict())
     solved = cfg.stop_when_solved and stopping.solved_at_env_steps is not None
-    return module.env_steps >= cfg.max_env_steps or solved
+    ended = module.env_steps >= cfg.max_env_steps or solved
+    there, here = leaves(checkpoint["scorepath"]["config"]), leaves(module.config)
+    changed = [key for key in there if _is_below(key, (*_LEARNING, "max_env_steps")) and there[key] != here.get(key)]
+    if ended and changed:
+        raise ConfigError(
+            f"{path} is of a run that has reached its end after {module.env_steps:,} env steps, so that it would not "
+            f"learn by what has changed: {_differences(changed, there, here)}. Raise max_env_steps above its steps "
+            "(and, of one that is solved, set stop_when_solved=false) to train on, or leave them as they were."
+        )
+    log.info("Resuming from %s at %s env steps.", path, f"{module.env_steps:,}")
+    return ended

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from scorepath import garbage
 from scorepath.config import nearest
 from scorepath.errors import ConfigError, InterruptedRunError, OutputError, ScorepathError
-from scorepath.jobs.resume import is_finished, load_run
+from scorepath.jobs.resume import has_ended, load_run
 from scorepath.run.directory import (
     check_room,
     check_writable,
@@ -139,9 +139,9 @@ def _explain(error: BaseException, cfg: DictConfig, directory: Path) -> BaseExce
     text = str(error)
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return ScorepathError(
-            f"There was not enough memory: lower episodes_per_update={cfg.episodes_per_update} or "
-            f"chunk={cfg.chunk}, or choose estimator.log_probs=again; a run with a checkpoint goes on with "
-            f"resume={directory}."
+            f"There was not enough memory: lower chunk={cfg.chunk} or choose estimator.log_probs=again, with which a "
+            f"run that has a checkpoint goes on by resume={directory}; or begin one of fewer "
+            f"episodes_per_update={cfg.episodes_per_update}."
         )
     if isinstance(error, RuntimeError) and "by peer" in text:  # Connection closed, or reset
         return ScorepathError(
@@ -198,12 +198,10 @@ def _train_module(
     from scorepath.run.dashboard import show_config  # noqa: PLC0415
     from scorepath.run.summary import weights_sha256  # noqa: PLC0415
 
-    path, checkpoint = load_run(cfg, directory, module)
+    resumed = load_run(cfg, directory, module)
     garbage.resume()
     trainer, stopping, stop_signal = _make_trainer(cfg, directory, module)
-    if checkpoint is not None:
-        stopping.load_state_dict(checkpoint["callbacks"].get(stopping.state_key) or stopping.state_dict())
-        log.info("Resuming from %s at %s env steps.", path, f"{module.env_steps:,}")
+    ended = resumed is not None and has_ended(cfg, module, stopping, *resumed)
     with stop_signal:
         if trainer.is_global_zero:
             _save_config(cfg, directory)
@@ -214,8 +212,8 @@ def _train_module(
             log.info("The run cannot be repeated exactly: %s.", label)
         started, steps_before = time.perf_counter(), module.env_steps
         try:
-            if not is_finished(cfg, module, stopping):
-                trainer.fit(module, ckpt_path=path, weights_only=True)
+            if not ended:
+                trainer.fit(module, ckpt_path=None if resumed is None else resumed[0], weights_only=True)
         finally:
             seconds = time.perf_counter() - started
             summary.update(
