@@ -38,6 +38,13 @@ def test_a_declared_bias_is_printed_and_passes(tmp_path):
     assert "verdict    biased, as its label says" in outcome.out
 
 
+def test_the_clipped_gradient_is_checked(tmp_path):
+    outcome = check_gradient(tmp_path, *UNBIASED, "max_grad_norm=0.1", *FEW)
+    assert outcome.code == 0, outcome.err
+    assert "label      biased: gradients are clipped at a norm of 0.1" in outcome.out
+    assert "verdict    biased, as its label says" in outcome.out
+
+
 OWN = """
     import gymnasium as gym
     import numpy as np

@@ -12,10 +12,13 @@ import cases
 import pytest
 import torch
 from test_bias import Path, batch_of, close, coin, exact, flat, gradient_of_expectation, made, observations
+from test_verify import make_policy
 
 from scorepath.baselines import BatchMean, NoBaseline, TimeMean
-from scorepath.estimators import ScoreFunction, gradient_bias, surrogate_loss
+from scorepath.envs.dynamics import LQR, random_mdp
+from scorepath.estimators import MeasureValued, Pathwise, ScoreFunction, gradient_bias, surrogate_loss
 from scorepath.estimators.gradients import clip_gradients
+from scorepath.verify import LQRProblem, TabularProblem, check, gradient_samples
 
 # One or two steps, by the actions' choice; the second step is cut off by a time limit
 PROBLEM = (
@@ -255,3 +258,36 @@ def test_clipped_gradients_have_at_most_the_norm_and_the_direction():
     assert float(clip_gradients(gradients, 100.0)) == pytest.approx(6.5, rel=1e-6)
     close(gradients[1], torch.tensor([[6.0]]), 1e-6)
     assert float(clip_gradients(gradients, None)) == pytest.approx(6.5, rel=1e-6)
+
+
+MDP = TabularProblem(random_mdp(3, 2, 3, terminal_states=1, zero_rewards=0.2, seed=16))
+REGULATOR = LQRProblem(LQR(dim=1, horizon=3, dt=0.5))
+WINDOWS = LQRProblem(LQR(dim=1, horizon=6, dt=0.3))
+
+
+@pytest.mark.parametrize("limit", [None, 0.1])
+@pytest.mark.parametrize(
+    ("problem", "estimator"),
+    [
+        (MDP, ScoreFunction("reward_to_go", "none", discount_steps=True)),
+        (MDP, MeasureValued()),
+        (REGULATOR, Pathwise(window=None)),
+        (WINDOWS, Pathwise(window=2)),
+    ],
+    ids=["score_function", "measure_valued", "pathwise_episode", "windows"],
+)
+def test_the_check_takes_the_gradient_that_is_clipped_in_training(problem, estimator, limit):
+    """By T² at level 1e-6: clipped gradients are flagged, and are labelled; each window of an update is clipped."""
+    policy = make_policy(problem)
+    settings = {"gamma": 0.9, "episodes": 16, "batches": 200}
+    report = check(problem, policy, estimator, NoBaseline(), max_grad_norm=limit, **settings)
+    assert report.is_flagged == (limit is not None or estimator.window is not None), report
+    assert report.passed
+    assert any("clipped at a norm of 0.1" in label for label in report.labels) == (limit is not None)
+    if limit is not None:
+        windows = 1 if estimator.window is None else 3
+        samples = gradient_samples(
+            problem, policy, estimator, NoBaseline(), gamma=0.9, batches=20, episodes=16, max_grad_norm=limit
+        )
+        assert float(samples.norm(dim=1).max()) <= windows * limit * (1 + 1e-9)
+        assert windows == 1 or float(samples.norm(dim=1).max()) > limit

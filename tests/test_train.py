@@ -94,6 +94,12 @@ def test_a_biased_gradient_is_labelled(reference, tmp_path):
     exact = ("estimator.normalize_returns=none", "estimator.discount_steps=true")
     unbiased = succeed(train(tmp_path, "debug=one_update", "logger=none", *exact))
     assert unbiased.summary["gradient_bias"] == []
+    clipped = succeed(
+        train(tmp_path, "debug=one_update", "logger=none", *exact, "max_grad_norm=5", directory="clipped")
+    )
+    assert [label.partition(",")[0] for label in clipped.summary["gradient_bias"]] == [
+        "gradients are clipped at a norm of 5"
+    ]
     assert "is biased" not in unbiased.out
 
 

@@ -152,6 +152,7 @@ def test_the_suite_s_false_alarm_rate():
         "test_verify_problems.py, mean returns and transitions": 12 + 12,
         "test_verify_statistics.py": 5,
         "test_check_gradient.py, the fast ones": 6,
+        "test_labels.py": 3,
     }
     at_1e_7 = {
         "mean gradients to one percent": len(CASES),
@@ -176,7 +177,7 @@ def test_the_mean_gradient_is_the_exact_one_to_one_percent(case):
 @pytest.mark.parametrize(
     ("problem", "estimator", "baseline", "batches", "label"),
     [
-        (MDP, ScoreFunction(), NoBaseline(), 500, "divided by a standard deviation"),
+        (MDP, ScoreFunction(), NoBaseline(), 500, "whitened by the mean and the standard deviation"),
         (MDP, ScoreFunction("reward_to_go", "none"), NoBaseline(), 500, "not weighed by gamma"),
         (BANDIT, REWARD_TO_GO, BatchMean(), 2000, "contains the sample itself"),
         (OneStepProblem(Heaviside(0.1)), PATHWISE, NoBaseline(), 50, "the reward jumps at x = 0"),
