@@ -19,6 +19,7 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 import scorepath  # noqa: F401
 from scorepath.build import CONF, make_evaluation_environment
 from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
+from scorepath.envs.single import TorchEnv
 from scorepath.envs.vector import TorchVectorEnv
 from scorepath.registration import ENVIRONMENTS, register_environments
 
@@ -284,12 +285,17 @@ def test_observations_belong_to_whoever_got_them(tensors):
         close(first, expected)
 
 
-def test_a_batch_takes_choices_where_the_dynamics_take_weights():
-    env = TorchVectorEnv("scorepath.envs.dynamics:Pendulum", 2, arguments={"torques": 3})
+def test_choices_and_weights_are_taken_where_the_dynamics_take_weights():
+    made = {"dynamics": "scorepath.envs.dynamics:Pendulum", "arguments": {"torques": 3}}
+    env, single = TorchVectorEnv(num_envs=2, **made), TorchEnv(**made)
     lanes = TorchEnvironment(env.dynamics, 2)
     close(env.reset(seed=0)[0], lanes.reset(0))
+    choices = lanes.branch(torch.arange(2)).step(torch.tensor([0, 2])).rewards
     for actions in (torch.tensor([0, 2]), torch.tensor([[0.2, 0.8, 0.0], [0.0, 0.5, 0.5]])):
         close(env.step(actions)[1], lanes.step(actions).rewards)
+    for action in (0, [1.0, 0.0, 0.0]):
+        single.reset(seed=0)
+        close(single.step(action)[1], float(choices[0]), 1e-5)
 
 
 @pytest.mark.parametrize("mode", ["sync", "async", "vector_entry_point"])

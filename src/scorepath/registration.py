@@ -24,7 +24,7 @@ def register_environments() -> None:
         original = None if steps else gymnasium.spec(name)
         gymnasium.register(
             id,
-            entry_point="scorepath.envs.vector:TorchEnv",
+            entry_point="scorepath.envs.single:TorchEnv",
             vector_entry_point="scorepath.envs.vector:TorchVectorEnv",
             kwargs={"dynamics": f"scorepath.envs.dynamics:{dynamics}", "arguments": arguments},
             max_episode_steps=original.max_episode_steps if original else steps,
