@@ -2,6 +2,6 @@
 
 __version__ = "0.1.0"
 
-from scorepath.registration import register_when_imported
+from scorepath.registration import register_environments
 
-register_when_imported()
+register_environments()

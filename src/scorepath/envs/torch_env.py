@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scorepath.envs.base import AbstractEnvironment, Step
 from scorepath.envs.drawing import Painter
-from scorepath.envs.dynamics.base import AbstractDynamics
+from scorepath.envs.dynamics.base import AbstractDynamics, as_weights
 
 
 class TorchEnvironment(AbstractEnvironment):
@@ -59,6 +59,7 @@ class TorchEnvironment(AbstractEnvironment):
         self._dtype = dtype
         self._seed = 0
         self._painter: Painter | None = None
+        self._actions: Tensor | None = None  # the last ones, for a picture
         self._advance = self._play
 
     def reset(self, seed: int) -> Tensor:
@@ -66,13 +67,15 @@ class TorchEnvironment(AbstractEnvironment):
         self.steps = 0
         generator, _ = np_random(seed)  # numpy's, so that start states are those of Gymnasium's original
         initial = self.dynamics.initial(generator, self.num_envs)
+        self._actions = None
         self._state = self._start = torch.as_tensor(initial, dtype=self._dtype, device=self._device)
         return self.dynamics.observation(self._state)
 
     def step(self, actions: Tensor) -> Step:
         if self.accepts_weights:
-            actions = self._as_weights(actions)
+            actions = as_weights(self.action_space, actions, self._dtype)
         self.steps += 1
+        self._actions = actions
         self._state, observations, rewards, terminated = self._advance(self._state, self._start, actions)
         truncated = torch.full_like(terminated, self.steps >= self.max_episode_steps)
         return Step(observations, rewards, terminated, truncated)
@@ -92,23 +95,14 @@ class TorchEnvironment(AbstractEnvironment):
     def compile(self) -> None:
         self._advance = torch.compile(self._play, dynamic=True)  # the number of lanes changes
 
-    def _as_weights(self, actions: Tensor) -> Tensor:
-        """Choices (N,) int64, p(1) (N,) or weights (N, K) -> weights (N, K)."""
-        space = self.action_space
-        assert isinstance(space, gym.spaces.Discrete)
-        if not actions.is_floating_point():
-            return torch.nn.functional.one_hot(actions - int(space.start), int(space.n)).to(self._dtype)
-        if actions.dim() == 1:
-            return torch.stack((1.0 - actions, actions), dim=-1)
-        return actions
-
     def branch(self, rows: Tensor) -> "TorchEnvironment":
         other = copy.copy(self)
-        vars(other).update(num_envs=len(rows), _state=self._state[rows], _start=self._start[rows])
+        vars(other).update(num_envs=len(rows), _state=self._state[rows], _start=self._start[rows], _actions=None)
         return other
 
     def keep(self, rows: Tensor) -> None:
         self._state, self._start = self._state[rows], self._start[rows]
+        self._actions = None if self._actions is None else self._actions[rows]
 
     def detach(self) -> None:
         self._state = self._state.detach()
@@ -117,8 +111,8 @@ class TorchEnvironment(AbstractEnvironment):
         if self.dynamics.drawn_as is None:
             return None
         if self._painter is None:
-            self._painter = Painter(self.dynamics.drawn_as)
-        return self._painter.draw(self._state[0].detach().cpu().double().numpy())
+            self._painter = Painter(self.dynamics)
+        return self._painter.draw(self._state[0], None if self._actions is None else self._actions[0])
 
     def close(self) -> None:
         if self._painter is not None:

@@ -52,8 +52,10 @@ class Acrobot(AbstractDynamics):
         self.observation_space = gym.spaces.Box(-high, high)
         self.action_space = gym.spaces.Discrete(3)
 
-    def initial(self, generator: np.random.Generator, number: int) -> np.ndarray:
-        return generator.uniform(-0.1, 0.1, size=(number, 4)).astype(np.float32)  # as the original rounds them
+    def initial(
+        self, generator: np.random.Generator, number: int, *, low: float = -0.1, high: float = 0.1
+    ) -> np.ndarray:
+        return generator.uniform(low, high, size=(number, 4)).astype(np.float32)  # as the original rounds them
 
     def transition(self, state: Tensor, action: Tensor) -> Tensor:
         torque = action.to(state) - 1.0

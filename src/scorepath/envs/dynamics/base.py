@@ -1,6 +1,7 @@
 """The functional form of a torch environment, after Gymnasium's functional-environment convention."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -22,6 +23,8 @@ class AbstractDynamics(ABC):
     original: str | None = None  # Gymnasium id of the environment this is the twin of; policies are evaluated on it
     drawn_as: str | None = None  # Gymnasium id of a classic-control environment whose renderer draws these states
     render_fps: float = 30.0  # pictures a second of that renderer
+    # the original computes with numpy's scalars and pays in them: so does a single environment, to the last bit
+    numpy_scalars: bool = False
     terminates: bool = True  # False: `terminal` is never true, and need not be asked
     differentiable: bool = False  # rewards have useful gradients with respect to actions
     # where reward or transition jump, in words: there a derivative of one path knows nothing of the jump
@@ -31,7 +34,7 @@ class AbstractDynamics(ABC):
 
     @abstractmethod
     def initial(self, generator: np.random.Generator, number: int) -> np.ndarray:
-        """Start states (N, S), float64."""
+        """Start states (N, S), float64. What it takes by keyword beside these are the options of a Gymnasium reset."""
 
     @abstractmethod
     def transition(self, state: Tensor, action: Tensor) -> Tensor:
@@ -48,3 +51,17 @@ class AbstractDynamics(ABC):
     @abstractmethod
     def observation(self, state: Tensor) -> Tensor:
         """(N, S) -> observations (N, *O)."""
+
+    def drawing(self, state: Tensor, action: Tensor | None) -> dict[str, Any]:
+        """What `drawn_as` keeps of a state (S,) and the action (*A) before it, by the names its renderer reads."""
+        return {"state": state.numpy()}
+
+
+def as_weights(space: gym.Space, actions: Tensor, dtype: torch.dtype) -> Tensor:
+    """Choices (N,) int64, p(1) (N,) or weights (N, K) of a Discrete space -> weights (N, K)."""
+    assert isinstance(space, gym.spaces.Discrete)
+    if not actions.is_floating_point():
+        return torch.nn.functional.one_hot(actions - int(space.start), int(space.n)).to(dtype)
+    if actions.dim() == 1:
+        return torch.stack((1.0 - actions, actions), dim=-1)
+    return actions

@@ -58,8 +58,10 @@ class CartPole(AbstractDynamics):
         self.observation_space = gym.spaces.Box(-high, high)
         self.action_space = gym.spaces.Discrete(2)
 
-    def initial(self, generator: np.random.Generator, number: int) -> np.ndarray:
-        return generator.uniform(-0.05, 0.05, size=(4, number)).T
+    def initial(
+        self, generator: np.random.Generator, number: int, *, low: float = -0.05, high: float = 0.05
+    ) -> np.ndarray:
+        return generator.uniform(low, high, size=(4, number)).T
 
     def transition(self, state: Tensor, action: Tensor) -> Tensor:
         return cartpole_step(state, action.to(state) * (2.0 * self.force) - self.force)

@@ -28,8 +28,10 @@ class CartPoleSwingUp(AbstractDynamics):
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (5,), np.float32)
         self.action_space = gym.spaces.Box(-self.force, self.force, (1,), np.float32)
 
-    def initial(self, generator: np.random.Generator, number: int) -> np.ndarray:
-        return generator.uniform(-0.05, 0.05, size=(number, 4)) + np.array([0.0, 0.0, np.pi, 0.0])
+    def initial(
+        self, generator: np.random.Generator, number: int, *, low: float = -0.05, high: float = 0.05
+    ) -> np.ndarray:
+        return generator.uniform(low, high, size=(number, 4)) + np.array([0.0, 0.0, np.pi, 0.0])
 
     def _force(self, action: Tensor) -> Tensor:
         return action.squeeze(-1).clamp(-self.force, self.force)

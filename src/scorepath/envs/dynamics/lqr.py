@@ -20,6 +20,7 @@ class LQR(AbstractDynamics):
         dt: seconds a step.
         coupling: stiffness between neighbouring axes in 1/s²; 0 separates them.
         control_cost: weight of uᵀu.
+        max_force: bound of each force, to which it is clipped. The optimum is known where it keeps within.
     """
 
     differentiable = True
@@ -32,12 +33,14 @@ class LQR(AbstractDynamics):
         dt: float = 0.1,
         coupling: float = 0.5,
         control_cost: float = 0.1,
+        max_force: float = np.inf,
     ) -> None:
         self.name = f"lqr (dim={dim})"
         self.max_episode_steps = horizon
         states = 2 * dim
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (states,), np.float32)
-        self.action_space = gym.spaces.Box(-np.inf, np.inf, (dim,), np.float32)
+        self.action_space = gym.spaces.Box(-max_force, max_force, (dim,), np.float32)
+        self.max_force = max_force
         chain = 2.0 * torch.eye(dim) - torch.diag(torch.ones(dim - 1), 1) - torch.diag(torch.ones(dim - 1), -1)
         identity = torch.eye(dim, dtype=torch.float64)
         self.A = torch.eye(states, dtype=torch.float64)
@@ -47,15 +50,21 @@ class LQR(AbstractDynamics):
         self.Q = torch.eye(states, dtype=torch.float64)
         self.R = control_cost * identity
 
-    def initial(self, generator: np.random.Generator, number: int) -> np.ndarray:
-        return generator.uniform(-1.0, 1.0, size=(number, len(self.A)))
+    def initial(
+        self, generator: np.random.Generator, number: int, *, low: float = -1.0, high: float = 1.0
+    ) -> np.ndarray:
+        return generator.uniform(low, high, size=(number, len(self.A)))
+
+    def _force(self, state: Tensor, action: Tensor) -> Tensor:
+        return action.to(state).clamp(-self.max_force, self.max_force)
 
     def transition(self, state: Tensor, action: Tensor) -> Tensor:
-        return state @ self.A.T.to(state) + action @ self.B.T.to(state)
+        return state @ self.A.T.to(state) + self._force(state, action) @ self.B.T.to(state)
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         state_cost = ((state @ self.Q.to(state)) * state).sum(-1)
-        return -state_cost - ((action @ self.R.to(state)) * action).sum(-1)
+        force = self._force(state, action)
+        return -state_cost - ((force @ self.R.to(state)) * force).sum(-1)
 
     def observation(self, state: Tensor) -> Tensor:
         return state

@@ -29,9 +29,9 @@ def roll(state: Tensor, push: Tensor) -> Tensor:
     return torch.stack((position, torch.where(stopped, 0.0, velocity)), dim=-1)
 
 
-def initial_states(generator: np.random.Generator, number: int) -> np.ndarray:
-    """Standing still between -0.6 and -0.4, (N, 2)."""
-    positions = generator.uniform(-0.6, -0.4, size=number)
+def initial_states(generator: np.random.Generator, number: int, low: float, high: float) -> np.ndarray:
+    """Standing still between `low` and `high`, (N, 2)."""
+    positions = generator.uniform(low, high, size=number)
     return np.stack((positions, np.zeros(number)), axis=1)
 
 
@@ -58,8 +58,10 @@ class MountainCar(AbstractDynamics):
         self.observation_space = observation_space()
         self.action_space = gym.spaces.Discrete(3)
 
-    def initial(self, generator: np.random.Generator, number: int) -> np.ndarray:
-        return initial_states(generator, number)
+    def initial(
+        self, generator: np.random.Generator, number: int, *, low: float = -0.6, high: float = -0.4
+    ) -> np.ndarray:
+        return initial_states(generator, number, low, high)
 
     def transition(self, state: Tensor, action: Tensor) -> Tensor:
         return roll(state, (action.to(state) - 1.0) * self.force)
@@ -94,14 +96,16 @@ class MountainCarContinuous(AbstractDynamics):
         self.observation_space = observation_space()
         self.action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
 
-    def initial(self, generator: np.random.Generator, number: int) -> np.ndarray:
-        return initial_states(generator, number)
+    def initial(
+        self, generator: np.random.Generator, number: int, *, low: float = -0.6, high: float = -0.4
+    ) -> np.ndarray:
+        return initial_states(generator, number, low, high)
 
     def transition(self, state: Tensor, action: Tensor) -> Tensor:
         return roll(state, action.squeeze(-1).clamp(-1.0, 1.0) * self.power)
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
-        return 100.0 * self.terminal(next_state) - 0.1 * action.squeeze(-1).square()
+        return 100.0 * self.terminal(next_state).to(state) - 0.1 * action.squeeze(-1).to(state).square()
 
     def terminal(self, state: Tensor) -> Tensor:
         return (state[:, 0] >= self.goal) & (state[:, 1] >= 0.0)

@@ -1,5 +1,7 @@
 """The torch twin of Gymnasium's Pendulum-v1."""
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ class Pendulum(AbstractDynamics):
     differentiable = True
     terminates = False
     max_episode_steps = 200
+    numpy_scalars = True
     max_speed = 8.0
     max_torque = 2.0
     dt = 0.05
@@ -49,8 +52,10 @@ class Pendulum(AbstractDynamics):
             self.action_space = gym.spaces.Discrete(torques)
             self._torques = torch.linspace(-self.max_torque, self.max_torque, torques, dtype=torch.float64)
 
-    def initial(self, generator: np.random.Generator, number: int) -> np.ndarray:
-        high = np.array([np.pi, 1.0])
+    def initial(
+        self, generator: np.random.Generator, number: int, *, x_init: float = np.pi, y_init: float = 1.0
+    ) -> np.ndarray:
+        high = np.array([x_init, y_init])
         return generator.uniform(-high, high, size=(number, 2))
 
     def _torque(self, action: Tensor) -> Tensor:
@@ -75,3 +80,7 @@ class Pendulum(AbstractDynamics):
     def observation(self, state: Tensor) -> Tensor:
         angle, velocity = state.unbind(-1)
         return torch.stack((angle.cos(), angle.sin(), velocity), dim=-1)
+
+    def drawing(self, state: Tensor, action: Tensor | None) -> dict[str, Any]:
+        torque = None if action is None else self._torque(action.unsqueeze(0)).squeeze(0).numpy()
+        return {**super().drawing(state, action), "last_u": torque}  # an arrow
