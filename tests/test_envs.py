@@ -380,7 +380,7 @@ def test_zero_is_a_threshold_too(make):
     ],
 )
 def test_an_unknown_id_is_refused_with_the_nearest(id, near):
-    with pytest.raises(ConfigError, match=rf"^env\.id={id} .*did you mean {near}\?$"):
+    with pytest.raises(ConfigError, match=rf"^env\.id={id} .*did you mean {near}, or name .*package:{id}\?$"):
         GymnasiumEnvironment(id, 1)
 
 

@@ -1,11 +1,13 @@
 """Config -> objects: the composition root. All other modules are handed what they need."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
+import numpy as np
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
@@ -38,7 +40,8 @@ def construct(node: Any, what: str, **arguments: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, ScorepathError):
             raise cause from None
-        reason = " ".join(str(cause or error).split("\nfull_key", 1)[0].split())
+        words = str(cause or error) or repr(cause)  # an AssertionError has none
+        reason = " ".join(words.split("\nfull_key", 1)[0].split())
         raise ConfigError(f"{what} was refused: {reason}") from error
 
 
@@ -58,37 +61,71 @@ def make_evaluation_environment(
         episodes: wanted in all; decides how many environments play side by side.
         render: one environment that can be drawn, instead.
     """
-    probe = make_environment(node, 1)
-    original = getattr(getattr(probe, "dynamics", None), "original", None)
-    kwargs: dict[str, Any] = {}
-    id, limit, threshold = original, None, None
-    if isinstance(probe, GymnasiumEnvironment):
-        kwargs = dict(node.kwargs or {})
-        id, limit, threshold = node.id, node.max_episode_steps, node.reward_threshold
-        if node.vectorization == "envpool":
-            kwargs = {}  # EnvPool's own
-            id = node.id if node.id in gym.registry else None
-    probe.close()
     if render:
         draw_without_display()
-    if id is None:
+    probe = make_environment(node, 1)
+    probe.close()
+    original = getattr(getattr(probe, "dynamics", None), "original", None)
+    kwargs: dict[str, Any] = {}
+    if original is not None:
+        make = partial(GymnasiumEnvironment, original, device=device)
+    elif isinstance(probe, GymnasiumEnvironment):
+        kwargs = dict(node.kwargs or {})
+        make = partial(
+            GymnasiumEnvironment,
+            node.id,
+            vectorization=_evaluated_by(node, probe),
+            kwargs=kwargs,
+            max_episode_steps=probe.max_episode_steps,
+            reward_threshold=node.reward_threshold,
+            device=device,
+        )
+    else:
         return make_environment(node, 1 if render else min(episodes, _EVAL_ENVS), device)
+    single = make(num_envs=1)
     if render:
-        kwargs = {**kwargs, "render_mode": "rgb_array"}
-    make = partial(
-        GymnasiumEnvironment,
-        id,
-        kwargs=kwargs,
-        max_episode_steps=limit,
-        reward_threshold=threshold,
-        device=device,
-    )
-    if render:
-        return make(num_envs=1, vectorization="sync")
-    whole_batch = make(num_envs=1)
-    number = min(episodes, _EVAL_ENVS if whole_batch.is_batch_implementation else _EVAL_ENVS_SYNC)
-    whole_batch.close()
-    return make(num_envs=number)
+        return _drawable(make, kwargs, single)
+    single.close()
+    return make(num_envs=min(episodes, _EVAL_ENVS if single.is_batch_implementation else _EVAL_ENVS_SYNC))
+
+
+def _evaluated_by(node: DictConfig, probe: GymnasiumEnvironment) -> Any:
+    """The vectorization: training's own, for another may be another task (Atari's has other observations)."""
+    if node.vectorization == "async":
+        return "sync"  # the same environments, without their processes
+    if node.vectorization == "envpool" and not node.kwargs and node.id in gym.registry:
+        # Gymnasium's can be seeded again, where it is the same environment; EnvPool's arguments are its own
+        with contextlib.suppress(ConfigError):  # a package may be missing
+            other = GymnasiumEnvironment(node.id, 1, max_episode_steps=probe.max_episode_steps)
+            other.close()
+            if _alike(probe, other):
+                return "auto"
+    return node.vectorization
+
+
+def _alike(one: AbstractEnvironment, other: AbstractEnvironment) -> bool:
+    """Whether a policy for one can act in the other, whatever the types and the bounds of observations."""
+    actions, others = one.action_space, other.action_space
+    if isinstance(actions, gym.spaces.Box) and isinstance(others, gym.spaces.Box):
+        same = actions.shape == others.shape and np.allclose((actions.low, actions.high), (others.low, others.high))
+    else:
+        same = actions == others
+    return same and one.observation_space.shape == other.observation_space.shape
+
+
+def _drawable(
+    make: Callable[..., GymnasiumEnvironment], kwargs: dict[str, Any], single: GymnasiumEnvironment
+) -> GymnasiumEnvironment:
+    """One environment that can be drawn, or `single` as it is where the policy could not act in that one."""
+    try:
+        drawn = make(num_envs=1, vectorization="sync", kwargs={**kwargs, "render_mode": "rgb_array"})
+    except ConfigError:
+        if not single.is_batch_implementation:
+            raise
+        return single  # its arguments are not those of a single environment
+    kept, other = (drawn, single) if _alike(drawn, single) else (single, drawn)
+    other.close()
+    return kept
 
 
 def make_policy(cfg: DictConfig, env: AbstractEnvironment, dist_name: str) -> Policy:
@@ -133,7 +170,7 @@ def make_slots(
     policy = make_policy(cfg, env, names["dist"])
     estimator: AbstractEstimator = construct(cfg.estimator, f"estimator={names['estimator']}")
     baseline = make_baseline(cfg, env, policy)
-    check_baseline(names["baseline"], baseline, cfg.episodes_per_update)
+    check_baseline(names["baseline"], baseline, env, cfg.episodes_per_update)
     check_batch(names["estimator"], estimator, cfg.episodes_per_update)
     check_estimator(names, env, policy.head, estimator, baseline)
     return policy, estimator, baseline

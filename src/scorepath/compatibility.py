@@ -55,8 +55,8 @@ def _can_act(head: type[AbstractHead], env: AbstractEnvironment) -> bool:
     return head.accepts(env.action_space) and (env.accepts_weights or not head.acts_in_weights)
 
 
-def check_baseline(option: str, baseline: AbstractBaseline, episodes_per_update: int) -> None:
-    """Refuses a baseline that needs more episodes than a batch has.
+def check_baseline(option: str, baseline: AbstractBaseline, env: AbstractEnvironment, episodes_per_update: int) -> None:
+    """Refuses a baseline that needs more episodes than a batch has, or resets that the environment cannot repeat.
 
     Raises:
         ConfigError: with the override that mends it.
@@ -65,6 +65,17 @@ def check_baseline(option: str, baseline: AbstractBaseline, episodes_per_update:
         raise ConfigError(
             f"baseline={option} compares the episodes of a batch with each other, but episodes_per_update="
             f"{episodes_per_update}: use episodes_per_update={baseline.min_episodes} or more, or baseline=none."
+        )
+    if baseline.needs_same_starts and env.repeatable_starts < episodes_per_update:
+        few = int(env.repeatable_starts)
+        found, remedy = (
+            (f"starts only {few} of episodes_per_update={episodes_per_update} from the seed", "use env.workers=null")
+            if few
+            else ("cannot be set back to a seed", "use env.vectorization=auto, sync or async")
+        )
+        raise ConfigError(
+            f"baseline={option} plays a batch twice from the same starts, but {env.name} as it is stepped here {found}:"
+            f" {remedy}, or baseline=leave_one_out."
         )
 
 

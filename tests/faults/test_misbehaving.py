@@ -20,7 +20,7 @@ NOT_FINITE |= {"huge reward"}  # in float32
 READABLE = {"string reward", "no flag", "string flag", "array flag"}
 BOTH = pytest.mark.parametrize("vectorization", ["sync", "async"])
 ONE_AND_SAVED = ("debug=one_update", "logger=none")
-REMEDY = ("does not keep to", "end the environment")
+REMEDY = ("does not keep to", "orrect the environment")
 
 
 def lie(folder, lie, vectorization, *overrides, id=LYING, at=1):
@@ -46,7 +46,7 @@ def is_refused(outcome, name, words):
 
 
 def words_for(what):
-    return ("not finite", "mend the environment") if what in NOT_FINITE else REMEDY
+    return ("not finite", "correct the environment") if what in NOT_FINITE else REMEDY
 
 
 @pytest.mark.parametrize("what", [what for what in LIES if not what.startswith("dict")])

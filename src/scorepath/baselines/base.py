@@ -22,6 +22,7 @@ class AbstractBaseline(nn.Module, ABC):
     """
 
     predicts_values: ClassVar[bool] = False  # V(o): can bootstrap, and is fitted
+    needs_same_starts: ClassVar[bool] = False  # plays the batch's episodes from their starts another time
 
     min_episodes: int = 1  # of a batch
     # all that makes subtracting it change the expected gradient, in a few words each; that a V(o) stands for what

@@ -28,6 +28,8 @@ class SelfCritical(AbstractBaseline):
         ValueError: at a call, for episodes without `greedy_returns`.
     """
 
+    needs_same_starts = True
+
     def __init__(self, per_step: bool = True) -> None:
         super().__init__()
         self.per_step = per_step

@@ -53,7 +53,7 @@ class AsyncLanes(AbstractLanes):
             self._workers = self._start()
         except WorkerError as error:
             raise ConfigError(
-                f"{name}: worker {error.index} {error.fault.words}, before its first reset: mend the environment's "
+                f"{name}: worker {error.index} {error.fault.words}, before its first reset: correct the environment's "
                 "constructor, or try env.vectorization=sync."
             ) from error
 

@@ -1,5 +1,6 @@
 """The environment interface of the rollout: Gymnasium's vector environment, in tensors."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
@@ -38,6 +39,7 @@ class AbstractEnvironment(ABC):
     can_branch: bool = False  # `branch` is there
     can_narrow: bool = False  # `keep` is there
     steps: int = 0  # since the last reset
+    repeatable_starts: float = math.inf  # episodes of a batch that `reset` starts alike for a seed, whatever is done
     irreproducible: str | None = None  # why `reset` does not give the same episodes for the same seed again
 
     @abstractmethod

@@ -1,13 +1,16 @@
 """EnvPool: environments stepped by C++ threads, fast for MuJoCo and Atari."""
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from scorepath.config import nearest
-from scorepath.envs.lanes import AbstractLanes, Answer
+from scorepath.envs.lanes import AbstractLanes, Answer, Reader
+from scorepath.envs.player import short
 from scorepath.errors import ConfigError
 
 
@@ -15,7 +18,8 @@ class EnvPoolLanes(AbstractLanes):
     """A pool of one of EnvPool's environments (Weng et al. 2022, arXiv:2206.10558).
 
     Its generators are seeded once, when it is made, which is at the first reset here: the same command plays the same
-    episodes, but a run that is resumed cannot go on with those of the run that was not stopped.
+    episodes, but a run that is resumed cannot go on with those of the run that was not stopped. An episode's end is
+    followed by Gymnasium's next-step autoreset.
 
     Args:
         id: of EnvPool's list, which has most of Gymnasium's.
@@ -41,31 +45,44 @@ class EnvPoolLanes(AbstractLanes):
             raise ConfigError(f"env.id={id} is not one of EnvPool's environments: {hint}se env.vectorization=auto.")
         self._make = envpool.make
         self._id, self._number, self._options = id, number, options
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of bounds that lose digits as float32
-            try:
-                spec = envpool.make_spec(id, **options)
-            except (TypeError, ValueError) as error:
-                raise ConfigError(f"env.id={id} refuses env.kwargs with vectorization=envpool: {error}") from error
-            self.observation_space: gym.Space = spec.gymnasium_observation_space
+        with self._making():
+            spec = envpool.make_spec(id, **options)
+            space: gym.Space = spec.gymnasium_observation_space
             self.action_space: gym.Space = spec.gymnasium_action_space
+        if spec.config.max_num_players != 1:
+            raise ConfigError(f"env.id={id} is a game of several players, and env.vectorization=envpool plays for one.")
+        self._reader = Reader(id, number, space)
+        self.observation_space = self._reader.flat
         self.max_episode_steps = int(spec.config.max_episode_steps)
-        self.reward_threshold = spec.config.reward_threshold
+        self.reward_threshold: float | None = getattr(spec.config, "reward_threshold", None)  # most have none
         self._pool: Any = None
 
     def reset(self, seed: int) -> np.ndarray:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with self._making():
             if self._pool is None:
                 self._pool = self._make(
                     self._id, env_type="gymnasium", num_envs=self._number, seed=seed % 2**31, **self._options
                 )
-            return self._pool.reset()[0]
+            answer = self._pool.reset()
+        return self._reader.reset(answer)
 
     def step(self, actions: np.ndarray) -> Answer:
-        return Answer(*self._pool.step(actions)[:4])
+        return self._reader.step(self._pool.step(actions))[0]
 
     def close(self) -> None:
         if self._pool is not None:
             self._pool.close()
             self._pool = None
+
+    @contextlib.contextmanager
+    def _making(self) -> Iterator[None]:
+        """What EnvPool raises, which depends on the environment, as one sentence."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of bounds that lose digits as float32
+            try:
+                yield
+            except Exception as error:
+                raise ConfigError(
+                    f"env.id={self._id} cannot be made with vectorization=envpool: {short(error)}. Check env.kwargs, "
+                    "or use env.vectorization=auto."
+                ) from error

@@ -2,6 +2,8 @@
 
 import contextlib
 import difflib
+import importlib.util
+import inspect
 import math
 from collections.abc import Iterator
 from functools import partial
@@ -10,14 +12,14 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.wrappers.vector import FlattenObservation
+from gymnasium.envs.registration import load_env_creator
 from torch import Tensor
 
 from scorepath.envs.async_lanes import AsyncLanes
 from scorepath.envs.base import AbstractEnvironment, Step
 from scorepath.envs.composite import width
 from scorepath.envs.envpool import EnvPoolLanes
-from scorepath.envs.lanes import AbstractLanes, flatten_space, make_lanes
+from scorepath.envs.lanes import AbstractLanes, make_lanes
 from scorepath.envs.player import short
 from scorepath.errors import ConfigError, NonFiniteError, ScorepathError
 from scorepath.seeding import split_seed
@@ -29,8 +31,7 @@ _EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "pygame": "classic-control", "a
 class GymnasiumEnvironment(AbstractEnvironment):
     """N copies of one Gymnasium environment.
 
-    Gymnasium's autoreset spends one step after each episode's end whose action is ignored and whose reward is 0; a
-    rollout never looks past the end of an episode, so that step is masked with the rest.
+    A rollout never looks past the end of an episode, so that what autoreset does there, in whatever mode, is masked.
 
     Args:
         id: Gymnasium id, `CartPole-v1` or `module:Id-v0`.
@@ -96,11 +97,13 @@ class GymnasiumEnvironment(AbstractEnvironment):
                 self.lanes, fps = workers_lanes, workers_lanes.render_fps
             else:
                 vector = make_vector(id, spec, number, vectorization, limit, kwargs or {})
-                self.lanes, fps = make_lanes(vector), vector.metadata.get("render_fps")
+                self.lanes, fps = make_lanes(spec.id, vector), vector.metadata.get("render_fps")
             self.render_fps = float(fps or 30.0)
         self.reward_threshold = threshold if reward_threshold is None else reward_threshold
         self.num_envs = num_envs
         self.irreproducible = self.lanes.irreproducible
+        # not `number`: a probe of one environment stands for as many as the run has
+        self.repeatable_starts = 0 if self.irreproducible else workers or math.inf
         self.can_narrow = self.lanes.can_narrow and number == num_envs  # else lanes begin other episodes
         self._device = torch.device(device)
         self._number = number
@@ -137,6 +140,8 @@ class GymnasiumEnvironment(AbstractEnvironment):
         observed = self._to_tensor("observation", observations, numpy_actions)
         paid = self._to_tensor("reward", rewards, numpy_actions)
         if self._number == self.num_envs:  # else an end is followed by another episode, which is looked at
+            if self.steps == self.max_episode_steps:
+                truncated = truncated | ~self._ended  # not all implementations know the limit
             self._ended |= terminated | truncated
         return Step(
             observed,
@@ -177,7 +182,7 @@ class GymnasiumEnvironment(AbstractEnvironment):
             action = "" if actions is None else f" after action {actions[lane].tolist()}"
             raise NonFiniteError(
                 f"{self.name} gave a {what} that is not finite ({values[lane]}) at step {self.steps}{action} of "
-                f"{self.describe_episode(int(self._columns[lane]))}: nothing was learned from this update; mend the "
+                f"{self.describe_episode(int(self._columns[lane]))}: nothing was learned from this update; correct the "
                 "environment or leave the action's range smaller."
             )
 
@@ -190,18 +195,33 @@ def make_vector(
     limit: int,
     kwargs: dict[str, Any],
 ) -> gym.vector.VectorEnv:
-    """Gymnasium's vector environment, with observations flattened to a Box.
+    """Gymnasium's vector environment.
 
     Raises:
-        ConfigError: a missing package, arguments it does not take, observations that cannot be flattened.
+        ConfigError: a missing package, arguments it does not take, another number of environments.
     """
     mode = None if vectorization == "auto" else vectorization
     with _refusing(id, vectorization):
         # The time limit goes in as a keyword: `make` and the vector entry points both read it there
-        vector = gym.make_vec(spec, number, mode, max_episode_steps=limit, **kwargs)
-    flatten_space(id, vector.single_observation_space)
-    # one-hot for Discrete, concatenation for Dict and Tuple
-    return vector if isinstance(vector.single_observation_space, gym.spaces.Box) else FlattenObservation(vector)
+        limit_option: dict[str, Any] = {"max_episode_steps": limit} if mode == "sync" or _takes_limit(spec) else {}
+        vector = gym.make_vec(spec, number, mode, **limit_option, **kwargs)
+    if vector.num_envs != number:
+        vector.close()
+        raise ConfigError(
+            f"env.id={id} made {vector.num_envs} environments instead of {number}: leave num_envs out of its "
+            "registered arguments."
+        )
+    return vector
+
+
+def _takes_limit(spec: gym.envs.registration.EnvSpec) -> bool:
+    """Whether the environment's own vectorised implementation, if there is one, reads a time limit."""
+    entry = spec.vector_entry_point
+    # Gymnasium hands a registered limit over, whatever the signature
+    if entry is None or spec.max_episode_steps is not None:
+        return True
+    parameters = inspect.signature(load_env_creator(entry) if isinstance(entry, str) else entry).parameters
+    return any(known.name == "max_episode_steps" or known.kind is known.VAR_KEYWORD for known in parameters.values())
 
 
 @contextlib.contextmanager
@@ -214,7 +234,10 @@ def _refusing(id: str, vectorization: Vectorization) -> Iterator[None]:
     except gym.error.DependencyNotInstalled as error:
         raise ConfigError(missing_package(id, error)) from error
     except Exception as error:
-        raise ConfigError(f"env.id={id} cannot be made with vectorization={vectorization}: {short(error)}.") from error
+        raise ConfigError(
+            f"env.id={id} cannot be made with vectorization={vectorization}: {short(error)}. Check env.kwargs and "
+            "env.vectorization; HYDRA_FULL_ERROR=1 shows the traceback."
+        ) from error
 
 
 def find_spec(id: str) -> gym.envs.registration.EnvSpec:
@@ -229,10 +252,14 @@ def find_spec(id: str) -> gym.envs.registration.EnvSpec:
         return gym.spec(id)
     except (gym.error.Error, ModuleNotFoundError) as error:
         if id.startswith("ALE/"):
+            if importlib.util.find_spec("ale_py"):
+                raise ConfigError(f"env.id={id} is registered by a package: use env.id=ale_py:{id}.") from error
             raise ConfigError(missing_package(id, ModuleNotFoundError("ale_py"))) from error
         near = difflib.get_close_matches(id, gym.registry.keys(), n=1, cutoff=0.5)
-        hint = f": did you mean {near[0]}?" if near else ": list them with gymnasium.pprint_registry()."
-        raise ConfigError(f"env.id={id} is not a registered Gymnasium environment{hint}") from error
+        hint = f"did you mean {near[0]}?" if near else "list them with gymnasium.pprint_registry()."
+        if ":" not in id:
+            hint = f"{hint[:-1]}, or name the package that registers it, env.id=package:{id}{hint[-1]}"
+        raise ConfigError(f"env.id={id} is not a registered Gymnasium environment: {hint}") from error
 
 
 def missing_package(id: str, error: Exception) -> str:

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
+from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space, iterate
 
 from scorepath.envs.composite import nest
-from scorepath.envs.player import Player, short
+from scorepath.envs.player import NUMBERS, Player, short
 from scorepath.errors import ConfigError, ScorepathError
 from scorepath.seeding import split_seed
 
@@ -73,12 +74,110 @@ def flatten_space(name: str, space: gym.Space) -> gym.spaces.Box:
     )
 
 
+class Reader:
+    """Reads the answers of a vector environment: arrays of the shapes that they must have, observations flattened.
+
+    Args:
+        name: of the environment, for messages.
+        number: environments, W.
+        space: of one environment's observations.
+
+    Raises:
+        ConfigError: if such observations cannot be flattened.
+    """
+
+    def __init__(self, name: str, number: int, space: gym.Space) -> None:
+        self.flat = flatten_space(name, space)  # *O
+        self._name, self._number, self._space = name, number, space
+        self._batch = batch_space(space, number)
+        self._flattens = not isinstance(space, gym.spaces.Box)
+
+    def reset(self, answer: Any) -> np.ndarray:
+        """Observations (W, *O).
+
+        Raises:
+            ScorepathError: if the answer is none of Gymnasium's.
+        """
+        return self._read(answer, 2)[0][0]
+
+    def step(self, answer: Any) -> tuple[Answer, Any]:
+        """The answer, and its infos.
+
+        Raises:
+            ScorepathError: if the answer is none of Gymnasium's.
+        """
+        arrays, infos = self._read(answer, 5)
+        return Answer(*arrays), infos
+
+    def put_last(self, observations: np.ndarray, ended: np.ndarray, infos: Any) -> np.ndarray:
+        """Observations (W, *O), where an episode has ended that of its end, which same-step autoreset puts aside.
+
+        Args:
+            ended: (W,) bool.
+            infos: of the step.
+
+        Raises:
+            ScorepathError: if they lack it.
+        """
+        observations = observations.copy()
+        try:
+            last, known = infos["final_obs"], infos.get("_final_obs", ended)
+            if not known[ended].all():
+                raise KeyError
+            # an array of single observations, or one batch of the space
+            rows = last if isinstance(last, np.ndarray | list) else list(iterate(self._batch, last))
+            for lane in np.flatnonzero(ended):
+                row = np.asarray(gym.spaces.flatten(self._space, rows[lane]) if self._flattens else rows[lane])
+                if row.shape != self.flat.shape or row.dtype.kind not in NUMBERS:
+                    raise ValueError
+                observations[lane] = row
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise ScorepathError(
+                f"{self._name} says that it begins the next episode in the step that ends one (autoreset_mode "
+                "SAME_STEP), but its infos do not have each ended episode's last observation under final_obs: correct "
+                "the environment, or use env.vectorization=sync."
+            ) from error
+        return observations
+
+    def _read(self, answer: Any, number: int) -> tuple[list[np.ndarray], Any]:
+        """The arrays of an answer, and the infos at its end."""
+        lanes = self._number
+        shapes = [(lanes, *self.flat.shape), (lanes,), (lanes,), (lanes,)]
+        infos: Any = None
+        try:
+            observations, *parts, infos = answer
+            arrays = [self._flatten(observations), *(np.asarray(part) for part in parts)]
+        except (IndexError, KeyError, TypeError, ValueError):  # no tuple, ragged, or outside the space
+            arrays = []
+        kinds = (NUMBERS, NUMBERS, "b", "b")
+        if len(arrays) != number - 1 or any(
+            array.shape != shape or array.dtype.kind not in kind
+            for array, shape, kind in zip(arrays, shapes, kinds, strict=False)
+        ):
+            found = ", ".join(f"{array.dtype}{list(array.shape)}" for array in arrays) or short(answer)
+            raise ScorepathError(
+                f"{self._name} does not keep to the interface of Gymnasium's vector environments: with {lanes} "
+                f"environments, reset() and step() return observations that flatten to shape {shapes[0]}, and step() "
+                f"also rewards, terminations and truncations (bool) of shape {shapes[1]}, but it returned {found}: "
+                "correct the environment, or use env.vectorization=sync."
+            )
+        return arrays, infos
+
+    def _flatten(self, observations: Any) -> np.ndarray:
+        if not self._flattens:
+            return np.asarray(observations)
+        # one-hot for Discrete, concatenation for Dict and Tuple
+        rows: list[Any] = [gym.spaces.flatten(self._space, row) for row in iterate(self._batch, observations)]
+        return np.stack(rows)
+
+
 class AbstractGymnasiumLanes(AbstractLanes):
     """What all vector environments of Gymnasium share."""
 
-    def __init__(self, vector: gym.vector.VectorEnv) -> None:
+    def __init__(self, name: str, vector: gym.vector.VectorEnv) -> None:
         self._vector = vector
-        self.observation_space, self.action_space = vector.single_observation_space, vector.single_action_space
+        self.observation_space = flatten_space(name, vector.single_observation_space)
+        self.action_space = vector.single_action_space
         self._composite = isinstance(self.action_space, gym.spaces.Dict | gym.spaces.Tuple)
 
     def _nested(self, actions: np.ndarray) -> Any:
@@ -86,6 +185,8 @@ class AbstractGymnasiumLanes(AbstractLanes):
 
     def render(self) -> np.ndarray | None:
         """Gymnasium's own picture."""
+        if self._vector.render_mode is None:  # some implementations raise an error then
+            return None
         frames = self._vector.render()
         return None if frames is None else np.asarray(frames[0])
 
@@ -95,51 +196,88 @@ class AbstractGymnasiumLanes(AbstractLanes):
 
 
 class VectorLanes(AbstractGymnasiumLanes):
-    """A vector environment as it is: all lanes are stepped, those whose episode has ended by autoreset."""
+    """A vector environment as it is: all lanes are stepped, those whose episode has ended by its own autoreset mode.
+
+    `metadata["autoreset_mode"]` says which (farama.org/Vector-Autoreset-Mode). NEXT_STEP spends a step on the reset.
+    SAME_STEP has begun the next episode when it says that one has ended, and puts the last observation in the infos.
+    DISABLED must be told to begin others, for none may be stepped beyond its end. None is assumed where the mode is
+    missing: under a wrong one, values would be bootstrapped from another episode's start without a word.
+
+    Raises:
+        ConfigError: if the environment does not say its mode, or has another number of lanes than it was asked for.
+    """
 
     one_seed = True
 
+    def __init__(self, name: str, vector: gym.vector.VectorEnv) -> None:
+        super().__init__(name, vector)
+        self._name = name
+        self._reader = Reader(name, vector.num_envs, vector.single_observation_space)
+        self._mode = _autoreset_mode(name, vector)
+        self._seeds = 2**63
+
     def reset(self, seed: int) -> np.ndarray:
-        return self._read(self._vector.reset(seed=seed), 2)[0]
+        self._ended = np.zeros(self._vector.num_envs, dtype=bool)
+        self._shown = self._reader.reset(self._seed(seed))
+        return self._shown
 
     def step(self, actions: np.ndarray) -> Answer:
-        return Answer(*self._read(self._vector.step(self._nested(actions)), 5))
+        if self._mode is AutoresetMode.DISABLED and self._ended.any():
+            self._begin_others()
+        answer, infos = self._reader.step(self._vector.step(self._nested(actions)))
+        self._ended = answer.terminated | answer.truncated
+        if self._mode is AutoresetMode.SAME_STEP and self._ended.any():
+            answer = answer._replace(observations=self._reader.put_last(answer.observations, self._ended, infos))
+        self._shown = answer.observations
+        return answer
 
-    def _read(self, answer: Any, number: int) -> list[np.ndarray]:
-        """The arrays of an answer, without the infos at its end."""
-        lanes = self._vector.num_envs
-        shapes = [(lanes, *(self.observation_space.shape or ())), (lanes,), (lanes,), (lanes,)]
+    def _seed(self, seed: int) -> Any:
         try:
-            *parts, _ = answer
-            arrays = [np.asarray(part) for part in parts]
-        except (TypeError, ValueError):  # no tuple, or ragged
-            arrays = []
-        kinds = ("biuf", "biuf", "b", "b")
-        if len(arrays) != number - 1 or any(
-            array.shape != shape or array.dtype.kind not in kind
-            for array, shape, kind in zip(arrays, shapes, kinds, strict=False)
-        ):
-            found = ", ".join(f"{array.dtype}{list(array.shape)}" for array in arrays) or short(answer)
-            vector = self._vector.unwrapped
-            name = vector.spec.id if vector.spec else type(vector).__name__
+            return self._vector.reset(seed=seed % self._seeds)
+        except (OverflowError, TypeError):
+            # implementations in C++ take seeds of 32 bits, one for each environment counted from this on
+            narrow = 2**31 - self._vector.num_envs
+            if self._seeds == narrow:
+                raise
+            self._seeds = narrow
+            return self._seed(seed)
+
+    def _begin_others(self) -> None:
+        """Another episode, which is not looked at, where one has ended; `Lanes` steps all lanes."""
+        before = self._shown[~self._ended].copy()
+        shown = self._reader.reset(self._vector.reset(options={"reset_mask": self._ended.copy()}))
+        if not np.array_equal(shown[~self._ended], before, equal_nan=True):
             raise ScorepathError(
-                f"{name} does not keep to the interface of Gymnasium's vector environments: with {lanes} environments, "
-                f"reset() and step() return observations of shape {shapes[0]}, and step() also rewards, terminations "
-                f"and truncations (bool) of shape {shapes[1]}, but it returned {found}: mend the environment, or use "
-                "env.vectorization=sync."
+                f"{self._name} says that whoever steps it begins the next episodes (autoreset_mode "
+                'DISABLED), but reset(options={"reset_mask": ...}) has changed observations of episodes that go on: '
+                "correct the environment, or use env.vectorization=sync."
             )
-        return arrays
+
+
+def _autoreset_mode(name: str, vector: gym.vector.VectorEnv) -> AutoresetMode:
+    mode = vector.metadata.get("autoreset_mode")
+    try:
+        return AutoresetMode(mode)
+    except ValueError as error:
+        found = "does not say" if mode is None else f"says {short(mode)!r}"
+        raise ConfigError(
+            f"env.id={name} {found} in metadata['autoreset_mode'] when its next episodes begin, so that the last "
+            "observation of an episode cannot be told from the first of the next: have the vector environment set it "
+            "to a gymnasium.vector.AutoresetMode, or use env.vectorization=sync."
+        ) from error
 
 
 class SerialLanes(AbstractGymnasiumLanes):
-    """The environments of a SyncVectorEnv, each stepped by itself for as long as its episode runs."""
+    """The environments of a SyncVectorEnv, each stepped by itself for as long as its episode runs.
+
+    Its autoreset, in whatever mode, is not used.
+    """
 
     can_narrow = True
 
-    def __init__(self, vector: gym.vector.VectorEnv) -> None:
-        assert isinstance(vector.unwrapped, gym.vector.SyncVectorEnv)
-        super().__init__(vector)
-        self._players = [Player(env, self.observation_space) for env in vector.unwrapped.envs]
+    def __init__(self, name: str, vector: gym.vector.SyncVectorEnv) -> None:
+        super().__init__(name, vector)
+        self._players = [Player(env, self.observation_space) for env in vector.envs]
 
     def reset(self, seed: int) -> np.ndarray:
         number = len(self._players)
@@ -172,10 +310,9 @@ class CartPoleLanes(AbstractGymnasiumLanes):
     can_narrow = True
     one_seed = True
 
-    def __init__(self, vector: gym.vector.VectorEnv) -> None:
-        assert isinstance(vector.unwrapped, CartPoleVectorEnv)
-        super().__init__(vector)
-        self._cartpole = vector.unwrapped
+    def __init__(self, name: str, vector: CartPoleVectorEnv) -> None:
+        super().__init__(name, vector)
+        self._cartpole = vector
         self._num_envs = vector.num_envs
 
     def reset(self, seed: int) -> np.ndarray:
@@ -198,8 +335,13 @@ class CartPoleLanes(AbstractGymnasiumLanes):
             self._cartpole.action_space = batch_space(self.action_space, number)
 
 
-def make_lanes(vector: gym.vector.VectorEnv) -> AbstractLanes:
-    """The lanes that suit a vector environment."""
-    if isinstance(vector.unwrapped, gym.vector.SyncVectorEnv):
-        return SerialLanes(vector)
-    return CartPoleLanes(vector) if isinstance(vector.unwrapped, CartPoleVectorEnv) else VectorLanes(vector)
+def make_lanes(name: str, vector: gym.vector.VectorEnv) -> AbstractLanes:
+    """The lanes that suit a vector environment.
+
+    Raises:
+        ConfigError: if its observations cannot be flattened, or it does not say its autoreset mode.
+    """
+    # by their very class: what wraps or extends one may answer otherwise than the parts that are used here
+    if type(vector) is gym.vector.SyncVectorEnv:
+        return SerialLanes(name, vector)
+    return CartPoleLanes(name, vector) if type(vector) is CartPoleVectorEnv else VectorLanes(name, vector)

@@ -1,6 +1,8 @@
 """One Gymnasium environment whose answers are looked at: what does not fit its spaces is told in one sentence."""
 
+import os
 import sys
+import traceback
 from typing import Any, final
 
 import gymnasium as gym
@@ -8,7 +10,7 @@ import numpy as np
 
 from scorepath.errors import ScorepathError
 
-_NUMBERS, _FLAGS = "biuf", "biu"  # numpy's kinds of dtypes
+NUMBERS, _FLAGS = "biuf", "biu"  # numpy's kinds of dtypes
 
 
 @final
@@ -53,7 +55,7 @@ class Player:
             observation, reward, terminated, truncated, _ = self.env.step(action)
             if self._is_new:
                 self._is_new = False
-                _check_scalar("reward", reward, _NUMBERS)
+                _check_scalar("reward", reward, NUMBERS)
                 _check_scalar("terminated", terminated, _FLAGS)
                 _check_scalar("truncated", truncated, _FLAGS)
             return self._read(observation), float(reward), bool(terminated), bool(truncated)
@@ -66,7 +68,7 @@ class Player:
         if self._flattens:
             observation = gym.spaces.flatten(self._space, observation)
         array = observation if isinstance(observation, np.ndarray) else np.asarray(observation)
-        if array.shape != self._shape or array.dtype.kind not in _NUMBERS:
+        if array.shape != self._shape or array.dtype.kind not in NUMBERS:
             raise ValueError(f"the observation {short(observation)} is no array of numbers of shape {self._shape}")
         return array
 
@@ -74,23 +76,30 @@ class Player:
         parts = "(observation, info)" if method == "reset" else "(observation, reward, terminated, truncated, info)"
         name = self.env.spec.id if self.env.spec else type(self.env.unwrapped).__name__
         return ScorepathError(
-            f"{name} does not keep to Gymnasium's interface in {method}(), which returns {parts}: {short(error)}. Mend "
-            "the environment, with the help of gymnasium.utils.env_checker.check_env, or wrap it under an id of its "
-            "own."
+            f"{name} does not keep to Gymnasium's interface in {method}(), which returns {parts}: {short(error)}. "
+            "Correct the environment, with the help of gymnasium.utils.env_checker.check_env, or wrap it under an id "
+            "of its own."
         )
 
 
 def short(value: object) -> str:
-    """A value on one line of at most 200 characters, without a full stop."""
-    text = " ".join(str(value).split()).rstrip(".")
-    text = f"{type(value).__name__}: {text}" if isinstance(value, Exception) and type(value) is not ValueError else text
+    """A value on one line of at most 200 characters, without a full stop; of an error without words, its place."""
+    try:
+        text = " ".join(str(value).split()).rstrip(".")
+    except Exception:  # what an environment raises may do so again here
+        text = ""
+    if isinstance(value, Exception) and not text:
+        frames = traceback.extract_tb(value.__traceback__)[-1:]
+        text = type(value).__name__ + "".join(f" in {os.path.basename(at.filename)}, line {at.lineno}" for at in frames)
+    elif isinstance(value, Exception) and type(value) is not ValueError:
+        text = f"{type(value).__name__}: {text}"
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _check_scalar(what: str, value: Any, kinds: str) -> None:
     array = np.asarray(value)
     if array.shape or array.dtype.kind not in kinds:
-        wanted = "a number" if kinds == _NUMBERS else "True or False"
+        wanted = "a number" if kinds == NUMBERS else "True or False"
         raise ValueError(f"{what} is not {wanted} but {type(value).__name__} {short(value)}")
 
 

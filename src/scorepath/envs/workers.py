@@ -24,8 +24,8 @@ _FAREWELL = 5.0  # seconds that closing may take, all together
 _LOOK = 1.0  # seconds between two looks at processes that say nothing
 _END = 1.0  # seconds that the system may take to tell how a process ended whose pipe is closed
 
-_MEND = "mend the environment (HYDRA_FULL_ERROR=1 shows its traceback, where it has one)"
-_SLOW = "mend the environment, or give it more time by env.step_timeout"
+_CORRECT = "correct the environment (HYDRA_FULL_ERROR=1 shows its traceback, where it has one)"
+_SLOW = "correct the environment, or give it more time by env.step_timeout"
 _KILLED = "if it was for want of memory, use fewer env.workers"
 
 
@@ -156,11 +156,11 @@ class Workers:
         process = self._processes[index]
         process.join(_END)
         if process.exitcode is None:
-            return Fault("closed its pipe", _MEND)
+            return Fault("closed its pipe", _CORRECT)
         if process.exitcode < 0:
             names = {known.value: known.name for known in signal.Signals}
             return Fault(f"was killed by {names.get(-process.exitcode, -process.exitcode)}", _KILLED)
-        return Fault(f"exited with code {process.exitcode}", _MEND)
+        return Fault(f"exited with code {process.exitcode}", _CORRECT)
 
     def _give_up(self, index: int, fault: Fault) -> NoReturn:
         self._end()
@@ -245,11 +245,11 @@ def _play(player: Player, pipe: Connection, row: np.ndarray) -> None:
 def _fault(error: BaseException) -> Fault:
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     if isinstance(error, ScorepathError):
-        return Fault(f"stopped ({str(error).rstrip('.')})", _MEND, text)
+        return Fault(f"stopped ({str(error).rstrip('.')})", _CORRECT, text)
     last = traceback.extract_tb(error.__traceback__)[-1]
     # formatted by the traceback module, for str() of an exception may raise too
     words = short("".join(traceback.format_exception_only(type(error), error)))
-    return Fault(f"raised {words} ({os.path.basename(last.filename)}, line {last.lineno})", _MEND, text)
+    return Fault(f"raised {words} ({os.path.basename(last.filename)}, line {last.lineno})", _CORRECT, text)
 
 
 def _follow() -> None:

@@ -8,7 +8,7 @@ from torch.distributions import Distribution
 
 from scorepath.distributions import AbstractHead
 from scorepath.envs.base import AbstractEnvironment
-from scorepath.errors import NonFiniteError
+from scorepath.errors import NonFiniteError, ScorepathError
 from scorepath.policy import Policy
 from scorepath.rollout.lanes import Lanes, lay_out
 from scorepath.types import Episodes
@@ -95,7 +95,10 @@ def windows_from(
             env.detach()
             lanes.observation = lanes.observation.detach()
         if window is None and lanes.any_plays():
-            raise RuntimeError(f"{env.name} goes on after its max_episode_steps={env.max_episode_steps}.")
+            raise ScorepathError(
+                f"{env.name} goes on after its max_episode_steps={env.max_episode_steps}: correct the environment, or "
+                "use env.workers=null, under which a limit is kept to for it."
+            )
 
 
 def _collect(policy: Policy, lanes: Lanes, limit: int, graph: bool, rule: ActingRule, log_probs: bool) -> Episodes:
