@@ -1,8 +1,8 @@
 """Config -> objects: the composition root. All other modules are handed what they need."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -20,8 +20,9 @@ from scorepath.estimators import AbstractEstimator, gradient_bias
 from scorepath.policy import ObservationNormalizer, Policy, initialize
 from scorepath.run.recording import draw_without_display
 from scorepath.seeding import Stream, seed_torch
+from scorepath.sources import CONF as CONF
+from scorepath.sources import Sources
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 _EVAL_ENVS = 100  # at most, stepped together; a batch implementation takes them in one sweep
 _EVAL_ENVS_SYNC = 20  # at most, where each environment is a Python object of its own
 
@@ -225,5 +226,9 @@ def _try_compiler(device: str) -> None:
 
 
 def dist_options() -> dict[str, type[AbstractHead]]:
-    """Every option of `conf/dist` and the head it names."""
-    return {path.stem: get_class(OmegaConf.load(path)._target_) for path in sorted((CONF / "dist").glob("*.yaml"))}
+    """Every option of `dist`, ours and the user's, and the head it names; those that cannot be built are left out."""
+    sources, heads = Sources.of_job(), {}
+    for option in sources.options("dist"):
+        with contextlib.suppress(Exception):  # somebody's broken file, whose run is another
+            heads[option] = get_class(sources.target("dist", option))
+    return heads
