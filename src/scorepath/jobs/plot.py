@@ -1,6 +1,7 @@
 """Learning curves over seeds, and the table of their results."""
 
 import logging
+import textwrap
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from scorepath.run.trust import check_links, read_overrides
 
 log = logging.getLogger("scorepath")
 _GRID = 200  # points that the curves are interpolated on
+_WIDTH = 70  # letters of a line of the legend
 
 Curve = tuple[np.ndarray, np.ndarray]  # env steps, values
 
@@ -71,7 +73,7 @@ def draw_group(axes: Any, name: str, finished: list[Curve], unfinished: list[Cur
     count = f"n = {len(curves)}" if finished else f"n = {len(curves)}, not finished"
     if finished and unfinished:
         count += f", {len(unfinished)} not finished"
-    label = f"{shorten(name.split(' '), ' ')} ({count})".replace("$", r"\$")  # which begins a formula
+    label = textwrap.fill(f"{shorten(name.split(' '), ' ')} ({count})", _WIDTH).replace("$", r"\$")  # of a formula
     thin = unfinished if finished or len(curves) > 1 else []
     if max(steps[0] for steps, _ in curves) <= min(steps[-1] for steps, _ in curves):
         grid, mean, half = interpolate(curves)
