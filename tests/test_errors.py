@@ -259,7 +259,8 @@ def test_distributions_of_a_user_s_own_are_among_the_remedies(own, no_rollout, m
     monkeypatch.setattr("scorepath.compatibility._USUAL", ())
     outcome = train(own, "--config-dir", "mine/conf", "env=acrobot", "dist=bernoulli", *OUT, directory=None)
     assert outcome.code == 2
-    assert "use dist=another or dist=categorical" in outcome.sentence
+    assert outcome.sentence.endswith("use dist=another or dist=binomial or dist=categorical or dist=poisson.")
+    assert "nowhere" not in outcome.out
 
 
 @pytest.mark.parametrize(

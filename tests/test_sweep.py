@@ -387,6 +387,7 @@ def test_joblib_runs_two_jobs_at_a_time(tmp_path):
     assert "Traceback" not in parallel.err
 
 
+@pytest.mark.slow
 def test_submitit_runs_jobs_in_processes_of_their_own(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     arguments = ("debug=one_update", "logger=none", "callbacks=none", "dist=bernoulli,normal", "seed=0")

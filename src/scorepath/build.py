@@ -1,6 +1,7 @@
 """Config -> objects: the composition root. All other modules are handed what they need."""
 
 import contextlib
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -264,5 +265,5 @@ def dist_options() -> dict[str, type[AbstractHead]]:
     sources, heads = Sources.of_job(), {}
     for option in sources.options("dist"):
         with contextlib.suppress(Exception):  # somebody's broken file, whose run is another
-            heads[option] = get_class(sources.target("dist", option))
+            heads[option] = pkgutil.resolve_name(sources.target("dist", option))
     return heads
