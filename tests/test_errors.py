@@ -115,6 +115,13 @@ def test_one_sentence(tmp_path, no_rollout, arguments):
     assert outcome.sentence
 
 
+@pytest.mark.parametrize("group", ["dist", "trainer", "logger"])
+def test_deleted_group_is_missing(tmp_path, no_rollout, group):
+    outcome = train(tmp_path, f"~{group}")
+    assert outcome.code == 2
+    assert outcome.sentence == f"{group} is missing: the run needs it; leave out what deletes it."
+
+
 def test_deleted_key_is_not_suggested_for_itself(tmp_path):
     outcome = train(tmp_path, "~seed")
     assert outcome.code == 2

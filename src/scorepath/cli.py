@@ -178,7 +178,7 @@ def _check_values(cfg: DictConfig) -> None:
     except OmegaConfBaseException as error:
         raise ConfigError(" ".join(str(error).split())) from error
     sources = Sources.of_job()
-    choices = [text for text in sources.overrides if sources.is_choice(text)]
+    choices = [text for text in sources.overrides if sources.is_choice(text) and not text.startswith("~")]
     alone = set(HydraConfig.get().overrides.task) <= set(choices)
     check_config(plain, plain if alone else sources.compose(choices, resolve=True))
 
