@@ -13,7 +13,8 @@ import pytest
 from gymnasium import spaces
 from helpers import CONF, evaluate, finish, plot, start, sweep, train
 
-from scorepath.build import dist_options
+from scorepath.build import check_devices, dist_options
+from scorepath.errors import ConfigError
 
 pytestmark = [
     # Lightning 2.6 calls what torch 2.13 deprecates
@@ -114,6 +115,13 @@ def test_one_sentence(tmp_path, no_rollout, arguments):
     assert outcome.sentence
 
 
+@pytest.mark.parametrize("group", ["dist", "trainer", "logger"])
+def test_deleted_group_is_missing(tmp_path, no_rollout, group):
+    outcome = train(tmp_path, f"~{group}")
+    assert outcome.code == 2
+    assert outcome.sentence == f"{group} is missing: the run needs it; leave out what deletes it."
+
+
 def test_deleted_key_is_not_suggested_for_itself(tmp_path):
     outcome = train(tmp_path, "~seed")
     assert outcome.code == 2
@@ -159,6 +167,168 @@ def test_package_of_a_namespace_is_named(tmp_path):
     outcome = train(tmp_path, "env=gym", "env.id=ALE/Pong-v5", "dist=categorical")
     assert outcome.code == 2
     assert 'pip install "gymnasium[atari]"' in outcome.sentence
+
+
+# ------------------------------------------------------------------ a user's own conf
+
+OWN = {
+    "env/own": ("defaults: [cartpole]\nkwargs: {}\nspeed: 1.0", "env.speed"),
+    "dist/own": ("defaults: [bernoulli]\ntemperature: 1.0", "dist.temperature"),
+    "estimator/own": ("defaults: [score_function]\nhorizon: 1.0", "estimator.horizon"),
+    "baseline/own": ("_target_: mine.Baseline\nmomentums: 1.0", "baseline.momentums"),
+    "policy/own": ("defaults: [mlp]\nsharpness: 1.0", "policy.sharpness"),
+    "optimizer/own": ("_target_: mine.Optimizer\n_partial_: true\nlr: 0.1\nrho: 1.0", "optimizer.rho"),
+    "experiment/own": ("# @package _global_\ndefaults: [override /dist: own]\ngamma: 0.5", "dist.temperature"),
+}
+OUT = ("hydra.run.dir=out",)  # after Hydra's flags
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A folder with a conf of somebody's own, as a folder and as a package."""
+    folder = tmp_path_factory.mktemp("own")
+    for option, (text, _) in OWN.items():
+        file = folder / "mine" / "conf" / f"{option}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    for name in ("mine", "mine/conf"):
+        (folder / name / "__init__.py").touch()
+    (folder / "mine" / "conf" / "mytrain.yaml").write_text(
+        f"defaults: [train, _self_]\nhydra: {{searchpath: ['file://{CONF}']}}\nseed: 3"
+    )
+    return folder
+
+
+@pytest.fixture(params=["--config-dir", "hydra.searchpath", "file://", "pkg://", "-m"])
+def way(request, own, monkeypatch) -> tuple[str, ...]:
+    """How the conf is given."""
+    monkeypatch.syspath_prepend(str(own))
+    return {
+        "--config-dir": ("--config-dir", "mine/conf"),
+        "hydra.searchpath": ("hydra.searchpath=[mine/conf]",),
+        "file://": (f"hydra.searchpath=[file://{own}/mine/conf]",),
+        "pkg://": ("hydra.searchpath=[pkg://mine.conf]",),
+        "-m": ("-m", "--config-dir", "mine/conf", "seed=0,1"),
+    }[request.param]
+
+
+@pytest.mark.parametrize("option", OWN)
+def test_options_of_a_user_s_own_are_hinted_at(own, no_rollout, option):
+    """Names of options and keys, as of ours."""
+    group, _, name = option.partition("/")
+    key = OWN[option][1]
+    given = ("--config-dir", "mine/conf")
+    misspelt = train(own, *given, f"{group}={name}x", directory=None)
+    assert misspelt.code == 2
+    assert f"did you mean {group}={name}? Options: " in misspelt.sentence
+    unknown = train(own, *given, f"{group}={name}", f"{key}x=3", directory=None)
+    assert unknown.code == 2
+    assert f"{key}x is not a key of the config: did you mean {key}?" in unknown.sentence
+
+
+@pytest.mark.parametrize("option", OWN)
+def test_values_of_a_user_s_own_options_are_checked(own, no_rollout, option):
+    group, _, name = option.partition("/")
+    key = OWN[option][1]
+    outcome = train(own, "--config-dir", "mine/conf", f"{group}={name}", f"{key}=high", *OUT, directory=None)
+    assert outcome.code == 2
+    assert outcome.sentence == f"{key}=high has the wrong type: it must be a number, such as 1.0."
+
+
+def test_every_way_to_a_user_s_own_conf(own, no_rollout, way):
+    unknown = train(own, *way, "dist=own", "dist.temperatur=3", directory=None)
+    assert unknown.code == 2
+    assert unknown.sentence.startswith("dist.temperatur is not a key of the config: did you mean dist.temperature?")
+    if "-m" in way:
+        return
+    wrong = train(own, *way, "dist=own", "dist.temperature=high", *OUT, directory=None)
+    assert wrong.code == 2
+    assert wrong.sentence == "dist.temperature=high has the wrong type: it must be a number, such as 1.0."
+
+
+def test_a_primary_config_of_a_user_s_own(own, no_rollout):
+    given = ("--config-path", str(own / "mine" / "conf"), "--config-name", "mytrain", "dist=own")
+    assert "did you mean dist.temperature?" in train(own, *given, "dist.temperatur=3", directory=None).sentence
+    assert "must be a number" in train(own, *given, "dist.temperature=high", *OUT, directory=None).sentence
+
+
+def test_the_key_is_looked_for_in_the_job_that_lacks_it(own, no_rollout):
+    outcome = train(own, "-m", "--config-dir", "mine/conf", "dist=own,normal", "dist.temperature=2", directory=None)
+    assert outcome.code == 2
+    assert outcome.sentence.startswith("dist.temperature is not a key of the config: did you mean dist.")
+    assert "Keys of dist: _target_, initial_std, mean, std, validate_args." in outcome.sentence
+
+
+def test_distributions_of_a_user_s_own_are_among_the_remedies(own, no_rollout, monkeypatch):
+    """Ours are named first; where none of the usual can act, any that can is."""
+    (own / "mine" / "conf" / "dist" / "a_broken.yaml").write_text("_target_: nowhere.Nothing")
+    (own / "mine" / "conf" / "dist" / "another.yaml").write_text("defaults: [categorical]")
+    monkeypatch.setattr("scorepath.compatibility._USUAL", ())
+    outcome = train(own, "--config-dir", "mine/conf", "env=acrobot", "dist=bernoulli", *OUT, directory=None)
+    assert outcome.code == 2
+    assert outcome.sentence.endswith("use dist=another or dist=binomial or dist=categorical or dist=poisson.")
+    assert "nowhere" not in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("--config-dir", "nowhere"), "nowhere, which is no folder"),
+        (("--config-path", "nowhere"), "which is no folder: give an absolute path"),
+        (("--config-name", "trian"), "did you mean --config-name=train?"),
+        (("hydra.searchpath=[pkg://nowhere.conf]",), "nowhere.conf, which is no package"),
+        (("-m", "hydra.searchpath=[file:///nowhere]", "seed=0,1"), "hydra.searchpath names /nowhere"),
+        (("hydra.searchpath=nowhere",), "must be a list"),
+    ],
+)
+def test_a_conf_that_is_not_there(tmp_path, no_rollout, given, words):
+    outcome = train(tmp_path, *given, directory=None)
+    assert outcome.code == 2
+    assert words in outcome.sentence
+
+
+def test_a_conf_that_is_not_there_ends_a_process_of_its_own(tmp_path):
+    """Hydra would warn and go on; in this process pytest makes errors of warnings."""
+    outcome = finish(start("train", tmp_path, "hydra.searchpath=[nowhere]", "debug=one_update"), tmp_path)
+    assert outcome.code == 2
+    assert outcome.sentence.startswith("hydra.searchpath names nowhere, which is no folder")
+    assert not (tmp_path / "outputs").exists()
+
+
+# ------------------------------------------------------------------ devices
+
+
+@pytest.mark.parametrize("given", ["trainer=gpu", "trainer.accelerator=cuda", "trainer.accelerator=tpu"])
+def test_accelerator_that_is_not_there(tmp_path, no_rollout, given):
+    import torch
+
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        pytest.skip("there is a GPU")
+    outcome = train(tmp_path, given)
+    assert outcome.code == 2
+    assert "is not there" in outcome.sentence
+    assert "trainer.accelerator=cpu" in outcome.sentence
+
+
+def test_more_devices_than_there_are(monkeypatch):
+    """Of an accelerator that somebody has added to Lightning's, of which this machine has one."""
+    from lightning.pytorch.accelerators import AcceleratorRegistry, CPUAccelerator
+
+    class One(CPUAccelerator):
+        @staticmethod
+        def name():
+            return "one"
+
+    AcceleratorRegistry.register("one", One)
+    try:
+        for devices in (1, "auto", -1, [0]):
+            check_devices("one", devices)
+        for devices in (3, [0, 2]):
+            with pytest.raises(ConfigError, match=r"needs 3 devices of trainer.accelerator=one, and torch finds 1"):
+                check_devices("one", devices)
+    finally:
+        AcceleratorRegistry.remove("one")
+    check_devices("cpu", 3)
 
 
 # ------------------------------------------------------------------ distributions and spaces

@@ -2,12 +2,17 @@
 
 import json
 import re
+import shutil
 import signal
 
+import numpy as np
 import pytest
 from helpers import FAULTY, HOLD, Outcome, finish, plot, start, sweep, train, wait_for
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from scorepath.jobs.plot import draw_group
+from scorepath.run.sweep import plan_sweep, read_sweep, record_overrides
 
 pytestmark = [
     # Lightning 2.6 calls what torch 2.13 deprecates
@@ -16,7 +21,7 @@ pytestmark = [
 
 SMALL = ("max_env_steps=600", "episodes_per_update=4", "eval.episodes=3", "eval.every_env_steps=300")
 GRID = ("env=cartpole", "dist=bernoulli,categorical", "seed=range(0,2)")
-FOLDERS = {f"dist-{dist}_env-cartpole" for dist in ("bernoulli", "categorical")}
+FOLDERS = {f"dist-{dist}_seed-{seed}" for dist in ("bernoulli", "categorical") for seed in (0, 1)}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +46,7 @@ def table(outcome: Outcome) -> dict[str, list[str]]:
 def test_every_job_has_a_folder_and_a_summary(grid):
     assert grid.code == 0, grid.err
     jobs = summaries(grid)
-    assert len(jobs) == 4
+    assert set(jobs) == FOLDERS  # by what varies
     chosen = set()
     for folder, summary in jobs.items():
         assert summary["status"] == "completed"
@@ -120,7 +125,7 @@ def test_plot_takes_a_folder_above_the_sweep_and_a_run_of_its_own(grid, tmp_path
 def test_plot_says_where_no_runs_are(tmp_path):
     outcome = plot(tmp_path, "runs=nowhere")
     assert outcome.code == 2
-    assert "runs=nowhere holds no finished run" in outcome.sentence
+    assert "runs=nowhere holds no run" in outcome.sentence
 
 
 def test_plot_of_an_unknown_metric_says_so(grid):
@@ -128,6 +133,159 @@ def test_plot_of_an_unknown_metric_says_so(grid):
     assert outcome.code == 2
     assert "metric=eval/return" in outcome.sentence
     assert "eval/return_mean" in outcome.sentence
+
+
+def test_plot_of_runs_that_are_going_on_or_were_killed(grid, tmp_path):
+    """Beside finished ones: without a summary, with half of the metrics, an empty file, a header alone, or none."""
+    runs = tmp_path / "runs"
+    shutil.copytree(grid.directory, runs)
+    header, first, *_ = (runs / "dist-bernoulli_seed-0" / "metrics.csv").read_text().splitlines()
+    contents = {"half": f"{header}\n{first}\n78,", "empty": "", "header": f"{header}\n", "none": None}
+    for name, text in contents.items():
+        shutil.copytree(runs / "dist-bernoulli_seed-0", runs / name)
+        (runs / name / "summary.json").unlink()
+        (runs / name / "metrics.csv").unlink()
+        if text is not None:
+            (runs / name / "metrics.csv").write_text(text)
+    outcome = plot(tmp_path, f"runs={runs}", "metric=rollout/episode_return_mean", "file=mixed.png")
+    assert outcome.code == 0, outcome.err
+    rows = {cells[0]: cells for cells in (re.split(r"\s{2,}", line) for line in outcome.out.splitlines())}
+    assert rows["dist=bernoulli"][1] == "2 of 6"
+    assert rows["dist=bernoulli"][-1] == "2 completed, 4 not finished"
+    assert rows["dist=categorical"][-1] == "2 completed"
+    live = plot(tmp_path, f"runs={runs / 'half'}", "metric=rollout/episode_return_mean", "file=live.png")
+    assert live.code == 0, live.err
+    assert "0 of 1" in live.out
+    for file, lines in (("mixed.png", 2), ("live.png", 1)):
+        with Image.open(tmp_path / file) as picture:
+            colours = {colour for count, colour in picture.convert("RGB").getcolors(1_000_000) if count > 10}
+        # matplotlib's first two colours
+        assert len(colours & {(31, 119, 180), (255, 127, 14)}) == lines
+
+
+@pytest.mark.parametrize("name", ["empty", "header", "none"])
+def test_plot_of_a_run_without_metrics_says_so(grid, tmp_path, name):
+    run = tmp_path / "run"
+    shutil.copytree(grid.directory / "dist-bernoulli_seed-0", run)
+    header = (run / "metrics.csv").read_text().splitlines()[0]
+    (run / "metrics.csv").write_text("" if name == "empty" else f"{header}\n")
+    if name == "none":
+        (run / "metrics.csv").unlink()
+    outcome = plot(tmp_path, "runs=run")
+    assert outcome.code == 2
+    assert "no run below run has a row in its metrics.csv" in outcome.sentence
+
+
+@pytest.mark.parametrize("file", ["nowhere/curves.png", "curves.nothing"])
+def test_plot_into_a_file_that_cannot_be(grid, tmp_path, file):
+    outcome = plot(tmp_path, f"runs={grid.directory}", f"file={file}")
+    assert outcome.code == 2
+    assert f"file={file} cannot be written" in outcome.sentence
+
+
+def test_curves_that_share_no_step_are_drawn_one_by_one():
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    early, late = ((np.array([0.0, 10.0]) + start, np.array([1.0, 2.0])) for start in (0.0, 50.0))
+    draw_group(axes, "runs", [early, late], [])
+    drawn = [tuple(line.get_xdata()) for line in axes.lines]
+    assert drawn == [(), (0.0, 10.0), (50.0, 60.0)]
+
+
+# ------------------------------------------------------------------ names of jobs
+
+
+def planned(folder, *jobs: str, swept: str = "seed") -> list[str]:
+    return plan_sweep(folder, [job.split(" ") for job in jobs], swept.split(), ("sweep", "resume")).jobs
+
+
+def begin(folder, name: str, job: str) -> None:
+    record_overrides(folder / name, job.split(" "))
+
+
+def test_jobs_are_named_by_what_varies(tmp_path):
+    assert planned(tmp_path, "env=cartpole seed=0 sweep=a", "env=cartpole seed=1 sweep=a") == ["seed-0", "seed-1"]
+    assert planned(tmp_path, "env=cartpole gamma=0.9", swept="") == ["env-cartpole_gamma-0.9"]  # nothing does
+    assert planned(tmp_path, "sweep=a", swept="") == ["defaults"]
+    assert planned(tmp_path, "dist@x=a seed=1", "dist@x=b seed=1", swept="") == ["dist-x-a", "dist-x-b"]
+
+
+def test_a_job_that_has_begun_keeps_its_name_whatever_else_is_swept_later(tmp_path):
+    begin(tmp_path, "seed-0", "dist=bernoulli seed=0 sweep=it")
+    wider = ("dist=bernoulli seed=0", "dist=bernoulli seed=1", "dist=normal seed=0", "dist=normal seed=1")
+    names = ["seed-0", "dist-bernoulli_seed-1", "dist-normal_seed-0", "dist-normal_seed-1"]
+    assert planned(tmp_path, *(f"{job} sweep=it resume=auto" for job in wider), swept="dist seed") == names
+
+
+def test_a_job_with_another_fixed_value_is_another_job(tmp_path):
+    begin(tmp_path, "seed-0", "optimizer.lr=0.1 seed=0")
+    assert planned(tmp_path, "optimizer.lr=0.2 seed=0") == ["optimizer.lr-0.2_seed-0"]
+    assert planned(tmp_path, "seed=1 optimizer.lr=0.1") == ["seed-1"]
+    assert planned(tmp_path, "seed=0 optimizer.lr=0.1") == ["seed-0"]
+
+
+def test_names_of_any_overrides_are_distinct_short_and_safe(tmp_path):
+    values = [f"[{','.join(map(str, range(size)))}]" for size in (300, 301)] + [
+        "/a/b",
+        "a-b",
+        "'a b'",
+        '"a b"',
+        "$HOME/ü",
+    ]
+    values += ["x" * 1000, "ü" * 500, "=,'\"", "${seed}"]
+    jobs = [f"title={value.replace(' ', '_')} seed={seed}" for value in values for seed in (0, 1)]
+    many = [" ".join(f"some.long.key_{key}={key}{seed}" for key in range(40)) for seed in (0, 1)]
+    for names in (planned(tmp_path, *jobs, swept="title seed"), planned(tmp_path, *many, swept="")):
+        assert len(set(names)) == len(names)
+        assert max(len(name.encode()) for name in names) <= 130
+        assert all(re.fullmatch(r"[\w.+-]+", name) and not name.startswith((".", "-")) for name in names)
+    assert planned(tmp_path, *jobs, swept="title seed")[:2] != planned(tmp_path, *jobs, swept="title seed")[2:4]
+
+
+def test_a_sweep_that_grows_goes_on_in_its_folders(tmp_path):
+    """With overrides whose names would not fit into one name, of a file system's 255 bytes."""
+    fixed = (
+        *SMALL,
+        "logger=none",
+        "record_episode=false",
+        "optimizer.eps=1e-7",
+        "policy.output_scale=0.5",
+        "chunk=9999",
+    )
+    fixed += ("policy.torso.hidden_sizes=[8,8,8,8,8,8,8,8,8,8,8,8]", "estimator.entropy_coefficient=0.001", "gamma=0.9")
+    first = sweep(tmp_path, *fixed, "seed=0,1")
+    assert first.code == 0, first.err
+    before = summaries(first)
+    assert set(before) == {"seed-0", "seed-1"}
+    wider = sweep(tmp_path, *fixed, "seed=0,1", "optimizer.lr=0.01,0.02", "resume=auto")
+    assert wider.code == 0, wider.err
+    assert set(summaries(wider)) == {
+        "seed-0",
+        "seed-1",
+        *(f"optimizer.lr-{lr}_seed-{s}" for lr in (0.01, 0.02) for s in (0, 1)),
+    }
+    again = sweep(tmp_path, *fixed, "seed=0,1", "resume=auto")
+    assert again.code == 0, again.err
+    after = summaries(again)
+    assert {name: after[name]["weights_sha256"] for name in before} == {
+        name: summary["weights_sha256"] for name, summary in before.items()
+    }
+    assert table(again).keys() == after.keys()
+
+
+def test_only_jobs_count_as_jobs(tmp_path):
+    """submitit puts a folder of its own beside them, and so may anybody."""
+    for name in (".submitit/17", "figures"):
+        (tmp_path / "outputs" / "sweeps" / "it" / name).mkdir(parents=True)
+    outcome = sweep(tmp_path, "debug=one_update", "logger=none", "callbacks=none", "seed=0,1")
+    assert outcome.code == 0, outcome.err
+    assert set(table(outcome)) == {"seed-0", "seed-1"}
+
+
+def test_a_job_that_was_killed_at_once_counts(tmp_path):
+    begin(tmp_path, "seed-0", "seed=0")
+    assert [(row["job"], row["status"]) for row in read_sweep(tmp_path)] == [("seed-0", "no summary")]
 
 
 # ------------------------------------------------------------------ jobs that fail
@@ -229,6 +387,20 @@ def test_joblib_runs_two_jobs_at_a_time(tmp_path):
     assert "Traceback" not in parallel.err
 
 
+@pytest.mark.slow
+def test_submitit_runs_jobs_in_processes_of_their_own(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    arguments = ("debug=one_update", "logger=none", "callbacks=none", "dist=bernoulli,normal", "seed=0")
+    process = start("train", tmp_path, "-m", "sweep=it", "hydra/launcher=submitit_local", *arguments)
+    outcome = finish(process, tmp_path / "outputs" / "sweeps" / "it")
+    assert outcome.code == 1
+    assert {job: cells[0] for job, cells in table(outcome).items()} == {
+        "dist-bernoulli": "completed",
+        "dist-normal": "failed",
+    }
+    assert "1 of 2 jobs did not finish: dist-normal" in outcome.err
+
+
 def test_a_signal_ends_the_sweep_and_the_jobs_can_be_resumed(tmp_path):
     held = ("env=gym", f"env.id={HOLD}", "dist=bernoulli", *SMALL, "logger=csv", "record_episode=false", "seed=0,1")
     process = start("train", tmp_path, "-m", "sweep=it", *held, HOLD="training_step:100")
@@ -238,6 +410,7 @@ def test_a_signal_ends_the_sweep_and_the_jobs_can_be_resumed(tmp_path):
     stopped = finish(process, tmp_path / "outputs" / "sweeps" / "it")
     assert stopped.code == 143
     assert "SIGTERM" in stopped.sentence
+    assert "these are left, the first of them begun: seed-0; seed-1." in stopped.sentence
     assert [summary["status"] for summary in summaries(stopped).values()] == ["interrupted"]
     resumed = sweep(tmp_path, *held, "resume=auto")
     assert resumed.code == 0, resumed.err

@@ -1,9 +1,9 @@
 """Config -> objects: the composition root. All other modules are handed what they need."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -22,8 +22,9 @@ from scorepath.estimators import AbstractEstimator, gradient_bias
 from scorepath.policy import ObservationNormalizer, Policy, initialize
 from scorepath.run.recording import draw_without_display
 from scorepath.seeding import Stream, seed_torch
+from scorepath.sources import CONF as CONF
+from scorepath.sources import Sources
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 _EVAL_ENVS = 100  # at most, stepped together; a batch implementation takes them in one sweep
 _EVAL_ENVS_SYNC = 20  # at most, where each environment is a Python object of its own
 
@@ -193,11 +194,14 @@ def make_module(cfg: DictConfig, names: Mapping[str, str]) -> tuple[Any, Labels]
     Raises:
         ConfigError: for a combination that cannot work.
     """
+    check_devices(cfg.trainer.accelerator, cfg.trainer.get("devices", "auto"))
     probe = make_environment(cfg.env, 1)
     policy, estimator, baseline = make_slots(cfg, probe, names)
     make_optimizer = construct(cfg.optimizer, "optimizer")
     _try_optimizer(make_optimizer, policy)
-    on_gpu = cfg.trainer.accelerator == "gpu" or (cfg.trainer.accelerator == "auto" and torch.cuda.is_available())
+    on_gpu = cfg.trainer.accelerator in ("gpu", "cuda") or (
+        cfg.trainer.accelerator == "auto" and torch.cuda.is_available()
+    )
     if cfg.compile:
         _try_compiler("cuda" if on_gpu else "cpu")
         policy.torso.compile(dynamic=True)  # whose batches are of lanes and of chunks
@@ -232,6 +236,37 @@ def make_module(cfg: DictConfig, names: Mapping[str, str]) -> tuple[Any, Labels]
     return module, labels
 
 
+def check_devices(accelerator: str, devices: str | int | Sequence[int]) -> None:
+    """Refuses an accelerator that is not there, or more of its devices than there are.
+
+    Raises:
+        ConfigError: with what this machine has.
+    """
+    if accelerator == "cpu":
+        return  # which has any number of processes; Lightning takes seconds to import
+    from lightning.pytorch.accelerators import AcceleratorRegistry  # noqa: PLC0415
+
+    families = {"gpu": ("cuda", "mps"), "auto": tuple(AcceleratorRegistry)}
+    if accelerator not in {*families, *AcceleratorRegistry}:
+        return  # Lightning's own refusal lists the names
+    kinds = [AcceleratorRegistry[name]["accelerator"] for name in families.get(accelerator, (accelerator,))]
+    there = [kind for kind in kinds if kind.is_available() and kind.name() != "cpu"]
+    if not there and accelerator == "auto":
+        return
+    if not there:
+        raise ConfigError(
+            f"trainer.accelerator={accelerator} is not there: torch finds none on this machine. Use "
+            "trainer.accelerator=cpu, or install the build of torch that is made for it."
+        )
+    wanted = devices if isinstance(devices, int) else 1 if isinstance(devices, str) else max(devices, default=0) + 1
+    count = there[0].auto_device_count()
+    if wanted > count:
+        raise ConfigError(
+            f"trainer.devices={devices} needs {wanted} devices of trainer.accelerator={accelerator}, and torch finds "
+            f"{count} on this machine: use trainer.devices={count}."
+        )
+
+
 def _try_optimizer(make_optimizer: Callable[..., Any], policy: Policy) -> None:
     """A partial's arguments are only read when it is called: call it once, before any work."""
     try:
@@ -262,5 +297,9 @@ def _try_compiler(device: str) -> None:
 
 
 def dist_options() -> dict[str, type[AbstractHead]]:
-    """Every option of `conf/dist` and the head it names."""
-    return {path.stem: get_class(OmegaConf.load(path)._target_) for path in sorted((CONF / "dist").glob("*.yaml"))}
+    """Every option of `dist`, ours and the user's, and the head it names; those that cannot be built are left out."""
+    sources, heads = Sources.of_job(), {}
+    for option in sources.options("dist"):
+        with contextlib.suppress(Exception):  # somebody's broken file, whose run is another
+            heads[option] = pkgutil.resolve_name(sources.target("dist", option))
+    return heads

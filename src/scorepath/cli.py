@@ -4,12 +4,12 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException
@@ -23,13 +23,25 @@ from scorepath.config import check_config, leaves, nearest
 from scorepath.errors import ConfigError, InterruptedRunError, ScorepathError
 from scorepath.run.directory import claim, holds_run, is_main_process, unwritable, write_json
 from scorepath.run.redaction import Redaction
-from scorepath.run.sweep import format_sweep, read_sweep
+from scorepath.run.sweep import (
+    Plan,
+    format_sweep,
+    identity,
+    is_another_job,
+    job_name,
+    key_of,
+    plan_sweep,
+    read_sweep,
+    record_overrides,
+)
+from scorepath.sources import CONF, Sources, split_jobs
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 # Registered on import, for the workers of a parallel launcher need them too
 OmegaConf.register_new_resolver("claim", claim, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("folder", lambda _root_: _folder(_root_), replace=True)
+OmegaConf.register_new_resolver("jobs", lambda _root_: _plan(_root_).jobs, replace=True)
 
 
 def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
@@ -49,22 +61,24 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
 
     def task(cfg: DictConfig) -> Any:
         try:
-            _check_values(cfg, config_name)
+            _record_job()
+            _check_values(cfg)
             return job(cfg)
         except Exception as error:
             if HydraConfig.get().mode != RunMode.MULTIRUN:
                 failed.append(error)  # raised below: Hydra would print a line of its own before ours
             elif isinstance(error, InterruptedRunError):
-                _end(f"{error}{_left(sys.argv[1:], HydraConfig.get().job.num, cfg.sweep)}", error.exit_code)
+                _end(f"{error}{_left(cfg.sweep)}", error.exit_code)
             else:
                 # One failing job does not end a sweep; the table at its end, and its exit code, tell
                 _write_failure(Redaction(OmegaConf.to_yaml(cfg)).text(str(error)))
                 print(_describe(error, show_traceback), file=sys.stderr)
             return None
 
-    conf = Path(__file__).resolve().parents[2] / "conf"
+    # a folder of options that is not there: Hydra would only say so, and go on
+    warnings.filterwarnings("error", message="provider=.* is not available", category=UserWarning)
     try:
-        hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(task)()
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
         if failed:
             raise failed[0]
     except BrokenPipeError:
@@ -88,23 +102,52 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
         garbage.skip_last()
 
 
-def _left(arguments: list[str], number: int, sweep: str) -> str:
-    """Which jobs of a sweep are not done after the one of that number was stopped."""
-    overrides = OverridesParser.create().parse_overrides([text for text in arguments if not text.startswith("-")])
-    jobs = [" ".join(job) for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
-    common = set.intersection(*(set(job.split()) for job in jobs))
-    names = [" ".join(part for part in job.split() if part not in common) for job in jobs[number:]]
+def _left(sweep: str) -> str:
+    """Which jobs of a sweep are not done after the one that is running was stopped."""
+    job: Any = HydraConfig.get()
+    jobs = DictConfig({"jobs": "${jobs:}"}, parent=job).jobs
     return (
-        f". Of {len(jobs)} jobs these are left, the first of them begun: {'; '.join(names)}. The same command with "
-        f"sweep={sweep} resume=auto goes on with them."
+        f". Of {len(jobs)} jobs these are left, the first of them begun: {'; '.join(jobs[job.job.num :])}. The same "
+        f"command with sweep={sweep} resume=auto goes on with them."
     )
 
 
+def _plan(root: DictConfig) -> Plan:
+    """The names of a sweep's jobs: made from the sweep's own config, and kept where Hydra keeps its starting time.
+
+    So each job has the plan that its sweep began with, also in a process of a launcher's.
+    """
+    kept = OmegaConf.get_cache(root)
+    if "plan" in kept:
+        return kept["plan"]
+    params = root.hydra.sweeper.get("params") or {}
+    arguments = [*(f"{key}={value}" for key, value in params.items()), *root.hydra.overrides.task]
+    parsed = OverridesParser.create().parse_overrides(arguments)
+    swept = {str(override.key_or_group) for override in parsed if override.is_sweep_override()}
+    ignored = list(root.hydra.job.config.override_dirname.exclude_keys)
+    kept["plan"] = plan_sweep(Path(root.hydra.sweep.dir), split_jobs(arguments), swept, ignored)
+    return kept["plan"]
+
+
 def _folder(root: DictConfig) -> str:
-    """The name of a job's folder: its overrides as they were written, for names are shown and passed on."""
-    job: Any = OmegaConf.to_container(root.hydra.job, resolve=False)
-    # with a $ Hydra would resolve the name wherever it reads it
-    return job["override_dirname"].replace("/", "-").replace("$", "") or "defaults"
+    """The name of a job's folder."""
+    plan = _plan(root)
+    ignored = list(root.hydra.job.config.override_dirname.exclude_keys)
+    overrides = [text for text in root.hydra.overrides.task if key_of(text) not in ignored]
+    key = identity(overrides)
+    name = plan.names.get(key) or job_name(overrides, plan.varying)
+    # another sweep of the same name may have begun since the plan was made
+    return f"{name}_{key[:8]}" if is_another_job(Path(root.hydra.sweep.dir, name), overrides, ignored) else name
+
+
+def _record_job() -> None:
+    """Marks a folder of a sweep as this job's before anything can go wrong."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        directory = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            record_overrides(directory, HydraConfig.get().overrides.task)
+        except OSError as error:
+            raise ConfigError(unwritable(directory, error)) from error
 
 
 def _describe(error: Exception, show_traceback: bool) -> str:
@@ -126,76 +169,77 @@ def _end(sentence: str, exit_code: int) -> None:
     sys.exit(exit_code)
 
 
-def _check_values(cfg: DictConfig, config_name: str) -> None:
-    """Types and ranges, against the same group choices with no value overridden."""
+def _check_values(cfg: DictConfig) -> None:
+    """Types and ranges, against the same choices of options with no value overridden."""
     try:
         plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} has no value: give {error.full_key}=... on the command line.") from error
     except OmegaConfBaseException as error:
         raise ConfigError(" ".join(str(error).split())) from error
-    overrides = HydraConfig.get().overrides
-    choices = [text for text in [*overrides.hydra, *overrides.task] if _is_group(text)]
-    if len(choices) == len(overrides.hydra) + len(overrides.task):
-        return  # no value but those of the files, which the tests have checked
-    defaults: Any = OmegaConf.to_container(hydra.compose(config_name, overrides=choices), resolve=True)
-    check_config(plain, defaults)
-
-
-def _is_group(override: str) -> bool:
-    """Whether an override chooses a config group's option, or adds or deletes one."""
-    parsed = OverridesParser.create().parse_override(override)
-    name = parsed.key_or_group
-    return (_conf() / name).is_dir() and "." not in name
-
-
-def _conf() -> Path:
-    return Path(__file__).resolve().parents[2] / "conf"
+    sources = Sources.of_job()
+    choices = [text for text in sources.overrides if sources.is_choice(text) and not text.startswith("~")]
+    alone = set(HydraConfig.get().overrides.task) <= set(choices)
+    check_config(plain, plain if alone else sources.compose(choices, resolve=True))
 
 
 def explain(error: Exception, config_name: str, arguments: list[str]) -> str:
     """One sentence with the nearest valid name, for an error of Hydra's composition."""
-    if isinstance(error, MissingConfigException) and error.options is not None:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        near = nearest(option, error.options)
-        hint = f"did you mean {group}={near}? " if near else ""
-        return f"{group}={option} does not exist: {hint}Options: {', '.join(error.options)}."
     text = str(error)
+    try:
+        sources = Sources.of_command(config_name, arguments)
+    except Exception:  # the very same error, most likely
+        return _in_one_line(text, arguments)
+    if (missing := sources.unavailable()) is not None:
+        return missing
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        flag, options = (group, sources.options(group)) if group else ("--config-name", sources.options(""))
+        near = nearest(option, options)
+        hint = f"did you mean {flag}={near}? " if near else ""
+        return f"{flag}={option} does not exist: {hint}Options: {', '.join(options)}."
     found = re.search(r"Could not override '([^'@]+)", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if found:
-        key = found.group(1)
-        names = set(valid_names(config_name, arguments)) - {key}
-        prefix, _, last = key.rpartition(".")
-        if prefix.endswith("kwargs") and prefix in names:
-            return f"{key} is a new keyword: add it with a plus, +{key}=..."
-        siblings = sorted({name[len(prefix) + 1 :].split(".")[0] for name in names if name.startswith(f"{prefix}.")})
-        sibling = nearest(last, siblings)
-        ending = sorted((name for name in names if name.rpartition(".")[2] == last), key=len)
-        near = f"{prefix}.{sibling}" if sibling else ending[0] if ending else nearest(key, names)
-        hint = f"did you mean {near}?" if near else "see --help for the names."
-        known = f" Keys of {prefix}: {', '.join(siblings)}." if prefix and siblings else ""
-        return f"{key} is not a key of the config: {hint}{known}"
+        return _explain_key(found.group(1), sources)
+    return _in_one_line(text, arguments)
+
+
+def _in_one_line(text: str, arguments: list[str]) -> str:
     first = " ".join(line.strip() for line in text.splitlines() if line.strip())
     return f"{first} (in: {' '.join(arguments)}; HYDRA_FULL_ERROR=1 shows the whole traceback)"
 
 
-def valid_names(config_name: str, arguments: list[str]) -> list[str]:
-    """Every group and dotted key of the config composed from those group choices that are sound."""
-    groups = [path.name for path in _conf().iterdir() if path.is_dir()]
-    sound = []
-    for text in arguments:
-        name, _, value = text.partition("=")
-        if name in groups and (_conf() / name / f"{value}.yaml").is_file():
-            sound.append(text)
-    with hydra.initialize_config_dir(str(_conf()), version_base="1.3"):
-        cfg: Any = OmegaConf.to_container(hydra.compose(config_name, overrides=sound), resolve=False)
-    keys = list(leaves(cfg))
-    parents = [key.rpartition(".")[0] for key in keys if "." in key]
-    return [*groups, *keys, *parents]
+def _explain_key(key: str, sources: Sources) -> str:
+    """One sentence about a key that is not in the config: in that of the first job that lacks it."""
+    for choices in sources.sound_choices():
+        names = valid_names(sources, choices)
+        if key not in names:
+            break
+    names = names - {key}
+    prefix, _, last = key.rpartition(".")
+    if prefix.endswith("kwargs") and prefix in names:
+        return f"{key} is a new keyword: add it with a plus, +{key}=..."
+    siblings = sorted({name[len(prefix) + 1 :].split(".")[0] for name in names if name.startswith(f"{prefix}.")})
+    sibling = nearest(last, siblings)
+    ending = sorted((name for name in names if name.rpartition(".")[2] == last), key=len)
+    near = f"{prefix}.{sibling}" if sibling else ending[0] if ending else nearest(key, names)
+    hint = f"did you mean {near}?" if near else "see --help for the names."
+    known = f" Keys of {prefix}: {', '.join(siblings)}." if prefix and siblings else ""
+    return f"{key} is not a key of the config: {hint}{known}"
+
+
+def valid_names(sources: Sources, choices: list[str]) -> set[str]:
+    """Every group and dotted key of the config composed from these choices of options."""
+    keys = set(leaves(sources.compose(choices)))
+    parents = {key.rpartition(".")[0] for key in keys if "." in key}
+    return {*sources.groups(), *keys, *parents}
 
 
 class SweepTable(Callback):
-    """Prints a sweep's results when its last job is done, and makes the exit code tell of a failed one."""
+    """Names a sweep's jobs, prints their results at its end, and makes the exit code tell of a failed one."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _plan(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         rows = read_sweep(Path(config.hydra.sweep.dir))

@@ -182,6 +182,9 @@ def check_config(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
     for key in declared:
         if ("." not in key or key.startswith("eval.")) and key not in given and key not in config:
             raise ConfigError(f"{key} is missing: the run needs it; its default is {declared[key]}.")
+    for group in defaults:
+        if group not in config:
+            raise ConfigError(f"{group} is missing: the run needs it; leave out what deletes it.")
     for key, value in given.items():
         if key not in declared and not _is_read(key, config, declared):
             near = nearest(key, declared)

@@ -1,7 +1,8 @@
 """Learning curves over seeds, and the table of their results."""
 
 import logging
-from collections import defaultdict
+import textwrap
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,29 @@ from omegaconf import DictConfig
 from scorepath.errors import ConfigError
 from scorepath.run.csv_logger import read_metrics
 from scorepath.run.summary import mean_ci95, t95
-from scorepath.run.sweep import format_table, read_runs
+from scorepath.run.sweep import format_table, key_of, read_runs, shorten
 from scorepath.run.trust import check_links, read_overrides
 
 log = logging.getLogger("scorepath")
 _GRID = 200  # points that the curves are interpolated on
+_WIDTH = 70  # letters of a line of the legend
+
+Curve = tuple[np.ndarray, np.ndarray]  # env steps, values
 
 
 def plot(cfg: DictConfig) -> None:
     """Groups the runs of a folder by all but their seed, prints a table and draws mean and 95 % t interval.
 
+    Runs that are going on, or ended early, are in it too: their status in the table, their curves as thin lines.
+
     Raises:
-        ConfigError: if there are no runs, or matplotlib is missing.
+        ConfigError: if there are no runs, no metrics, or no matplotlib, or the figure cannot be written.
     """
     folder = Path(cfg.runs)
     check_links(folder, "curves.png")
     groups = group_by_seed(folder)
     if not groups:
-        raise ConfigError(f"runs={folder} holds no finished run: choose a run's folder, or one above it.")
+        raise ConfigError(f"runs={folder} holds no run: choose a run's folder, or one above it.")
     print(format_table(_HEADER, [result_row(name, runs) for name, runs in sorted(groups.items())]))
     try:
         import matplotlib as mpl  # noqa: PLC0415 (optional)
@@ -39,39 +45,68 @@ def plot(cfg: DictConfig) -> None:
 
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for name, runs in sorted(groups.items()):
-        curves = [curve for run in runs if (curve := read_curve(folder / run["job"], cfg.metric))[0].size]
-        if not curves:
-            continue
-        grid, mean, half = interpolate(curves)
-        label = f"{name} (n = {len(curves)})".replace("$", r"\$")  # which begins a formula
-        axes.plot(grid, mean, label=label)
-        if half is not None:
-            axes.fill_between(grid, mean - half, mean + half, alpha=0.2)
+        curves = [(run, curve) for run in runs if (curve := read_curve(folder / run["job"], cfg.metric))[0].size]
+        finished = [curve for run, curve in curves if is_finished(run)]
+        draw_group(axes, name, finished, [curve for run, curve in curves if not is_finished(run)])
     if not axes.lines:
-        columns = {
-            name for runs in groups.values() for name in read_metrics(folder / runs[0]["job"] / "metrics.csv")[0]
-        }
-        names = ", ".join(sorted(columns - {"env_steps"}))
-        raise ConfigError(f"metric={cfg.metric} is in no metrics.csv of {folder}: choose one of {names}.")
+        raise ConfigError(_no_curve(cfg.metric, folder, [run for runs in groups.values() for run in runs]))
     if cfg.threshold is not None:
         axes.axhline(cfg.threshold, color="0.5", linestyle="--", linewidth=1)
-    axes.set(xlabel="env steps", ylabel=cfg.metric, title=cfg.title or "")
+    axes.set(xlabel="env steps", ylabel=cfg.metric, title=(cfg.title or "").replace("$", r"\$"))
     axes.legend(frameon=False, fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)
     file = Path(cfg.file or folder / "curves.png")
-    figure.savefig(file, dpi=130)
-    plt.close(figure)
+    try:
+        figure.savefig(file, dpi=130)
+    except (OSError, ValueError) as error:  # the latter for an ending that stands for no kind of picture
+        raise ConfigError(f"file={file} cannot be written ({error}): choose NAME.png in a folder.") from error
+    finally:
+        plt.close(figure)
     log.info("%s", file)
 
 
+def draw_group(axes: Any, name: str, finished: list[Curve], unfinished: list[Curve]) -> None:
+    """Mean and interval of the finished runs, or of all if none is; each unfinished one as a thin line."""
+    curves = finished or unfinished
+    if not curves:
+        return
+    count = f"n = {len(curves)}" if finished else f"n = {len(curves)}, not finished"
+    if finished and unfinished:
+        count += f", {len(unfinished)} not finished"
+    label = textwrap.fill(f"{shorten(name.split(' '), ' ')} ({count})", _WIDTH).replace("$", r"\$")  # of a formula
+    thin = unfinished if finished or len(curves) > 1 else []
+    if max(steps[0] for steps, _ in curves) <= min(steps[-1] for steps, _ in curves):
+        grid, mean, half = interpolate(curves)
+        (line,) = axes.plot(grid, mean, label=label, marker="o" if grid[0] == grid[-1] else "")
+        if half is not None:
+            axes.fill_between(grid, mean - half, mean + half, alpha=0.2, color=line.get_color())
+    else:  # no step is covered by all
+        (line,) = axes.plot([], [], label=label)
+        thin = [*finished, *unfinished]
+    for steps, values in thin:
+        axes.plot(steps, values, color=line.get_color(), linewidth=0.6, marker="." if len(steps) == 1 else "")
+
+
+def _no_curve(metric: str, folder: Path, runs: list[dict[str, Any]]) -> str:
+    """Why there is nothing to draw, and what could be."""
+    rows = [row for run in runs for row in read_metrics(folder / run["job"] / "metrics.csv")]
+    names = sorted({name for row in rows for name, value in row.items() if value} - {"env_steps"})
+    if not names:
+        return f"no run below {folder} has a row in its metrics.csv: wait for one, or train with logger=default or csv."
+    return f"metric={metric} is in no metrics.csv of {folder}: choose one of {', '.join(names)}."
+
+
+def is_finished(run: dict[str, Any]) -> bool:
+    """Whether a run came to its final evaluation."""
+    return run.get("eval_return_mean") is not None
+
+
 def group_by_seed(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Finished runs below a folder, by those of their overrides that differ between runs, without the seed."""
+    """Runs below a folder, by those of their overrides that differ between runs, without the seed."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     if not folder.is_dir():
         return {}
     for row in read_runs(folder):
-        if row.get("eval_return_mean") is None:
-            continue
         file = folder / row["job"] / ".hydra" / "overrides.yaml"
         try:
             overrides = read_overrides(file) if file.exists() else []
@@ -79,36 +114,42 @@ def group_by_seed(folder: Path) -> dict[str, list[dict[str, Any]]]:
         except Exception as error:
             log.warning("%s is left out: %s", row["job"], str(error).split("\n", 1)[0])
             continue
-        keep = [text for text in overrides if text.split("=")[0].lstrip("+") not in ("seed", "sweep", "resume")]
+        keep = [text for text in overrides if key_of(text) not in ("seed", "sweep", "resume")]
         groups[tuple(keep)].append(row)
     common = set.intersection(*map(set, groups)) if len(groups) > 1 else set()
     names = {keep: " ".join(text for text in keep if text not in common) or "defaults" for keep in groups}
     return {names[keep]: rows for keep, rows in groups.items()}
 
 
-_HEADER = ("runs", "seeds", "return", "95 % over seeds", "worst seed", "solved", "solved at (median)", "train s")
+_HEADER = (
+    *("runs", "seeds", "return", "95 % over seeds", "worst seed", "solved", "solved at (median)", "train s"),
+    "status",
+)
 
 
 def result_row(name: str, runs: list[dict[str, Any]]) -> tuple[str, ...]:
-    """One line of the table: the mean over seeds of each run's final evaluation, and its t interval."""
+    """One line of the table: the mean over seeds of each finished run's final evaluation, and its t interval."""
     import torch  # noqa: PLC0415
 
-    returns = torch.tensor([run["eval_return_mean"] for run in runs], dtype=torch.float64)
+    done = [run for run in runs if is_finished(run)]
+    returns = torch.tensor([run["eval_return_mean"] for run in done], dtype=torch.float64)
     mean, interval = mean_ci95(returns)
-    solved = [steps for run in runs if (steps := run.get("solved_at_env_steps")) is not None]
+    solved = [steps for run in done if (steps := run.get("solved_at_env_steps")) is not None]
+    states = Counter(run["status"].replace("no summary", "not finished") for run in runs)
     return (
-        name,
-        str(len(runs)),
-        f"{mean:.2f}",
+        shorten(name.split(" "), " "),
+        str(len(done)) if len(done) == len(runs) else f"{len(done)} of {len(runs)}",
+        f"{mean:.2f}" if done else "-",
         "-" if interval is None else f"{interval[0]:.2f} .. {interval[1]:.2f}",
-        f"{float(returns.min()):.2f}",
-        f"{len(solved)} of {len(runs)}",
+        f"{float(returns.min()):.2f}" if done else "-",
+        f"{len(solved)} of {len(done)}",
         f"{np.median(solved):,.0f}" if solved else "-",
-        f"{np.median([run.get('train_seconds') or 0.0 for run in runs]):.1f}",
+        f"{np.median([run.get('train_seconds') or 0.0 for run in done]):.1f}" if done else "-",
+        ", ".join(f"{number} {status}" for status, number in sorted(states.items())),
     )
 
 
-def read_curve(run: Path, metric: str) -> tuple[np.ndarray, np.ndarray]:
+def read_curve(run: Path, metric: str) -> Curve:
     """(env steps, values) of one metric of one run."""
     rows = [row for row in read_metrics(run / "metrics.csv") if row.get(metric)]
     rows = [row for row in rows if _is_number(row[metric])]
@@ -124,7 +165,7 @@ def _is_number(text: str) -> bool:
 
 
 def interpolate(
-    curves: list[tuple[np.ndarray, np.ndarray]],
+    curves: list[Curve],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Curves on a common grid over the steps that all of them cover: grid, mean, half width of the 95 % interval."""
     start, end = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)

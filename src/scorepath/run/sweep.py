@@ -1,24 +1,142 @@
-"""The results of a sweep, read from the summaries of its jobs."""
+"""The jobs of a sweep: how their folders are named, and their results, read from their summaries."""
 
+import hashlib
 import json
-from collections.abc import Sequence
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import yaml  # type: ignore[import-untyped]
+
+from scorepath.errors import ConfigError
+from scorepath.run.trust import read_overrides
 
 _HEADER = ("job", "status", "return", "95 % interval", "env steps", "solved at", "seconds")
 _FIGURES = ("seed", "env_steps", "updates", "episodes", "train_seconds", "eval_return_mean", "solved_at_env_steps")
+_LONGEST = 120  # bytes of a name; file systems take 255, and a terminal's line has hardly more
+_UNSAFE = re.compile(r"[^\w.+-]+")  # = and comma too: both would need quotes on a command line
+_OVERRIDES = Path(".hydra", "overrides.yaml")
+
+
+class Plan(NamedTuple):
+    """How the jobs of a sweep are named; made once, where the sweep is started, and passed on to its jobs."""
+
+    varying: list[str]  # keys and groups in which jobs differ
+    names: dict[str, str]  # identity of a job's overrides -> the name of its folder
+    jobs: list[str]  # the names in the order of the sweep
+
+
+def key_of(override: str) -> str:
+    """The key or group that an override is of."""
+    return override.partition("=")[0].lstrip("+~").partition("@")[0]
+
+
+def identity(overrides: Iterable[str]) -> str:
+    """Equal for jobs of the same overrides in any order."""
+    return hashlib.sha256("\n".join(sorted(overrides)).encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def plan_sweep(
+    directory: Path, jobs: Sequence[Sequence[str]], swept: Iterable[str], ignored: Sequence[str] = ()
+) -> Plan:
+    """Names the jobs of a sweep by the overrides in which they differ from each other and from those in its folder.
+
+    A job is its overrides: one that has a folder already keeps it, whatever else is swept by now.
+
+    Args:
+        directory: of the sweep.
+        jobs: the overrides of each.
+        swept: keys that have several values, or may have.
+        ignored: keys that do not make another job.
+    """
+    given = [[text for text in job if key_of(text) not in ignored] for job in jobs]
+    known = {}
+    for folder in job_folders(directory):
+        overrides = _recorded(folder)
+        if overrides is not None:
+            known[folder.name] = [text for text in overrides if key_of(text) not in ignored]
+    sets = [set(job) for job in (*given, *known.values())]
+    common = set.intersection(*sets) if sets else set()
+    varying = sorted({*swept, *(key_of(text) for job in sets for text in job - common)})
+    names = {identity(job): name for name, job in known.items()}
+    new = {identity(job): job_name(job, varying) for job in given if identity(job) not in names}
+    taken = Counter([*known, *new.values()])
+    names |= {key: name if taken[name] == 1 else f"{name}_{key[:8]}" for key, name in new.items()}
+    return Plan(varying, names, [names[identity(job)] for job in given])
+
+
+def job_name(overrides: Sequence[str], varying: Sequence[str]) -> str:
+    """A folder's name: the overrides of the varying keys, or all if there are none; cut and hashed if too long."""
+    parts = [text for text in sorted(overrides) if key_of(text) in varying] or sorted(overrides)
+    return shorten([_UNSAFE.sub("-", part).strip("-") for part in parts], "_") or "defaults"
+
+
+def shorten(parts: Sequence[str], separator: str) -> str:
+    """The parts joined; if that is too long, the middles of the longest left out and a hash of all added."""
+    whole = separator.join(parts)
+    if len(whole.encode()) <= _LONGEST:
+        return whole
+    ending = f"{separator}{identity(parts)[:8]}"
+    width = max(map(len, parts))
+    while len((text := separator.join(_cut(part, width) for part in parts) + ending).encode()) > _LONGEST:
+        if width == _NARROWEST:
+            return text.encode()[: _LONGEST - len(ending)].decode(errors="ignore") + ending
+        width -= 1
+    return text
+
+
+_NARROWEST = 8  # letters of a part that still say something
+
+
+def _cut(part: str, width: int) -> str:
+    head = (width - 3) // 2
+    return part if len(part) <= width else f"{part[:head]}...{part[head + 3 - width :]}"
+
+
+def record_overrides(folder: Path, overrides: Sequence[str]) -> None:
+    """Writes what a job is into its folder when it begins, in the place of Hydra's own file."""
+    file = folder / _OVERRIDES
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(yaml.safe_dump(list(overrides), allow_unicode=True), encoding="utf-8")
+
+
+def is_another_job(folder: Path, overrides: Sequence[str], ignored: Sequence[str]) -> bool:
+    """Whether a folder belongs to a job of other overrides."""
+    recorded = _recorded(folder)
+    kept = [text for text in recorded or [] if key_of(text) not in ignored]
+    return recorded is not None and identity(kept) != identity(overrides)
+
+
+def _recorded(folder: Path) -> list[str] | None:
+    try:
+        return read_overrides(folder / _OVERRIDES)
+    except ConfigError:
+        return None
+
+
+def job_folders(directory: Path) -> list[Path]:
+    """The folders of a sweep's jobs; a launcher and others may have put some of their own beside them."""
+    folders = sorted(path for path in directory.iterdir() if path.is_dir()) if directory.is_dir() else []
+    return [path for path in folders if (path / ".hydra").is_dir() or (path / "summary.json").exists()]
 
 
 def read_sweep(directory: Path) -> list[dict[str, Any]]:
-    """One row for each job folder of a sweep: its name as `job`, and its summary."""
-    folders = sorted(path for path in directory.iterdir() if path.is_dir())
-    return [{"job": folder.name, **_read_summary(folder / "summary.json")} for folder in folders]
+    """One row for each job of a sweep: its folder's name as `job`, and its summary."""
+    return [{"job": folder.name, **_read_summary(folder / "summary.json")} for folder in job_folders(directory)]
 
 
 def read_runs(directory: Path) -> list[dict[str, Any]]:
-    """The same for each run in a folder at any depth, the folder itself included; `job` is its path from there."""
-    files = sorted(directory.rglob("summary.json"))
-    return [{"job": str(file.parent.relative_to(directory)), **_read_summary(file)} for file in files]
+    """The same for each run in a folder at any depth, the folder itself included; `job` is its path from there.
+
+    A run that is going on, or was killed, has metrics or overrides and no summary.
+    """
+    marks = ("summary.json", "metrics.csv", str(_OVERRIDES))
+    found = sorted(path for path, _, _ in os.walk(directory) if any(Path(path, mark).is_file() for mark in marks))
+    return [{"job": os.path.relpath(path, directory), **_read_summary(Path(path, "summary.json"))} for path in found]
 
 
 def _read_summary(path: Path) -> dict[str, Any]:
