@@ -139,4 +139,4 @@ def test_observations_that_no_network_reads(tmp_path, what, vectorization):
 @pytest.mark.parametrize("what", ["4 parts", "no observation", "long array reward", "nan reward", "no flag"])
 def test_gymnasium_s_checker_does_not_turn_a_sentence_into_a_traceback(tmp_path, what):
     """It is on by default, and looks at the first step and reset itself."""
-    is_refused(lie(tmp_path, what, "sync", id="misbehaving:CheckedLying-v0"), "CheckedLying-v0", ("Mend",))
+    is_refused(lie(tmp_path, what, "sync", id="misbehaving:CheckedLying-v0"), "CheckedLying-v0", ("Correct",))

@@ -10,7 +10,8 @@ import numpy as np
 from gymnasium.vector.utils import batch_space, iterate
 
 from scorepath.envs.composite import nest
-from scorepath.envs.lanes import AbstractLanes, Answer, flatten_space
+from scorepath.envs.lanes import AbstractLanes
+from scorepath.envs.reader import Answer, flatten_space
 from scorepath.envs.workers import WorkerError, Workers
 from scorepath.errors import ConfigError, ScorepathError
 from scorepath.seeding import split_seed

@@ -9,8 +9,9 @@ import gymnasium as gym
 import numpy as np
 
 from scorepath.config import nearest
-from scorepath.envs.lanes import AbstractLanes, Answer, Reader
+from scorepath.envs.lanes import AbstractLanes
 from scorepath.envs.player import short
+from scorepath.envs.reader import Answer, Reader
 from scorepath.errors import ConfigError
 
 
