@@ -227,3 +227,9 @@ def _try_compiler(device: str) -> None:
 def dist_options() -> dict[str, type[AbstractHead]]:
     """Every option of `conf/dist` and the head it names."""
     return {path.stem: get_class(OmegaConf.load(path)._target_) for path in sorted((CONF / "dist").glob("*.yaml"))}
+
+
+def problem_environments() -> dict[str, AbstractEnvironment]:
+    """Every option of `conf/problem`, as an override, and its environment."""
+    options = [(f"problem={path.stem}", OmegaConf.load(path)) for path in sorted((CONF / "problem").glob("*.yaml"))]
+    return {override: construct(option.problem, override).env(1) for override, option in options}
