@@ -235,7 +235,7 @@ def test_every_distribution_s_gradient(tmp_path, dist):
     [
         (("dist=bernoulli",), "use problem=bandit or problem=time_limit, where it can act, or dist=categorical here"),
         (("dist=beta",), "use problem=interval, where it can act, or dist=categorical here"),
-        (("problem=quadratic", "dist=relaxed_categorical"), "use problem=choice, where it can act, or dist=normal here"),
+        (("problem=quadratic", "dist=relaxed_categorical"), "use problem=choice, where it can act, or dist=normal"),
         (("problem=quadratic", "dist=categorical"), "use problem=bandit or problem=choice or problem=random_mdp"),
     ],
     ids=str,
