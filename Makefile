@@ -1,4 +1,4 @@
-.PHONY: install test slow faults lint audit train tensorboard
+.PHONY: install test slow faults lint audit extras train tensorboard
 
 install:
 	pip install -c constraints.txt -e ".[dev]"
@@ -17,6 +17,9 @@ lint:
 
 audit:
 	bash .ci/audit
+
+extras:
+	python .ci/extras
 
 train:
 	python scripts/train.py env=cartpole dist=bernoulli

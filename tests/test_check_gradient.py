@@ -238,3 +238,19 @@ def test_every_distribution_s_gradient(tmp_path, dist):
         pytest.skip(outcome.sentence)  # several real numbers at a time: log_prob and sampler are tested elsewhere
     assert outcome.code == 0, outcome.err
     assert "no bias found" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("given", "places"),
+    [
+        (("dist=bernoulli",), "use problem=bandit or problem=time_limit, where it can act, or dist=categorical here"),
+        (("dist=beta",), "use problem=interval, where it can act, or dist=categorical here"),
+        (("problem=quadratic", "dist=relaxed_categorical"), "use problem=choice, where it can act, or dist=normal"),
+        (("problem=quadratic", "dist=categorical"), "use problem=bandit or problem=choice or problem=random_mdp"),
+    ],
+    ids=str,
+)
+def test_a_dist_is_kept_where_another_problem_serves_it(tmp_path, given, places):
+    outcome = check_gradient(tmp_path, *given)
+    assert outcome.code == 2
+    assert places in outcome.sentence

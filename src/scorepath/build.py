@@ -303,3 +303,15 @@ def dist_options() -> dict[str, type[AbstractHead]]:
         with contextlib.suppress(Exception):  # somebody's broken file, whose run is another
             heads[option] = pkgutil.resolve_name(sources.target("dist", option))
     return heads
+
+
+def problem_environments() -> dict[str, AbstractEnvironment]:
+    """Every option of `problem`, ours and the user's, as an override, and its environment; without those that cannot be
+    built.
+    """
+    sources, found = Sources.of_job(), {}
+    for option in sources.options("problem"):
+        with contextlib.suppress(Exception):
+            override = f"problem={option}"
+            found[override] = construct(sources.compose([override])["problem"], override).env(1)
+    return found

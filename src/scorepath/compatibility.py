@@ -1,6 +1,6 @@
 """Which environment, head, estimator and baseline work together; checked once, before any rollout."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import gymnasium as gym
 from torch.distributions import Bernoulli as TorchBernoulli
@@ -23,12 +23,14 @@ def check_head(
     head: type[AbstractHead],
     env: AbstractEnvironment,
     alternatives: Mapping[str, type[AbstractHead]],
+    elsewhere: Callable[[], Mapping[str, AbstractEnvironment]] = dict,
 ) -> None:
     """Refuses a head that cannot act in the environment's action space.
 
     Args:
         option: the head's name in `conf/dist`.
         alternatives: every option of `conf/dist`, for the remedy.
+        elsewhere: override -> environment, for those that may take the environment's place and so keep the head.
 
     Raises:
         ConfigError: naming the options that would work.
@@ -37,7 +39,10 @@ def check_head(
         return
     working = [f"dist={name}" for name, other in alternatives.items() if _can_act(other, env)]
     working = [name for name in working if name in _USUAL] or working
-    if working:
+    places = [override for override, other in elsewhere().items() if _can_act(head, other)]
+    if places:
+        remedy = f"use {' or '.join(places[:4])}, where it can act" + (f", or {working[0]} here" if working else "")
+    elif working:
         remedy = "use " + " or ".join(working[:4])
     else:
         remedy = "no distribution here can act in it; see README, 'Add a distribution'"

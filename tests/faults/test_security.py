@@ -152,16 +152,73 @@ def test_the_sentence_names_the_override_that_allows_it(run):
     changed(run, {"env._target_": "stranger.Environment"})
     sentence = play(run).sentence
     assert "at env._target_" in sentence
-    (override,) = re.findall(r"'(trust=.*)'", sentence)
-    assert override == "trust=[stranger.Environment]"
-    outcome = play(run, override)
+    assert re.findall(r"'(trust=\S*)'", sentence) == ["trust=[stranger.Environment]", "trust=[stranger]"]
+
+
+@pytest.mark.parametrize("allowed", ["stranger.Environment", "stranger"])
+def test_a_target_is_allowed_by_its_name_or_its_module(run, allowed):
+    changed(run, {"env._target_": "stranger.Environment"})
+    outcome = play(run, f"trust=[{allowed}]")
     assert outcome.code == 0, outcome.err
     assert (run.parent / "ran").exists()
 
 
+def test_a_module_is_trusted_with_what_lies_in_it(run):
+    package = run.parent / "mylab"
+    (package / "envs").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "envs" / "__init__.py").write_text("from mylab.envs.mine import Mine")
+    (package / "envs" / "mine.py").write_text(
+        "from scorepath.envs import GymnasiumEnvironment\nclass Mine(GymnasiumEnvironment):\n    pass\n"
+    )
+    changed(run, {"env._target_": "mylab.envs.Mine"})
+    try:
+        for allowed in ("my", "mylab.env", "mylab.envs.Min", "mylab.envs.mine", "lab", "envs"):
+            assert "'trust=[mylab.envs]'" in play(run, f"trust=[{allowed}]").sentence
+            assert "mylab" not in sys.modules
+        for allowed in ("mylab", "mylab.envs", "other,mylab"):
+            outcome = play(run, f"trust=[{allowed}]")
+            assert outcome.code == 0, outcome.err
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] == "mylab"]:
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["stranger.Path.touch", "stranger.gym.make", "stranger.Environment.__class__", "stranger.Environment.mro"],
+)
+def test_a_trusted_module_gives_nothing_that_it_has_from_elsewhere(run, target):
+    changed(run, {"env": {"_target_": target, "_args_": ["harm"]}})
+    assert re.search(f"{target} .*is not defined in stranger", play(run, "trust=[stranger]").sentence)
+    assert not (run.parent / "harm").exists()
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["builtins.eval", "os.system", "scorepath.build.construct", "scorepath.run.directory.os.system"],
+)
+def test_python_and_this_project_are_never_trusted_as_a_whole(run, target):
+    changed(run, {"env": {"_target_": target, "_args_": ["open('ran', 'w')"]}})
+    sentence = play(run, f"trust=[{target.split('.')[0]},{target.rpartition('.')[0]}]").sentence
+    assert re.findall(r"'(trust=\S*)'", sentence) == [f"trust=[{target}]"]
+    assert is_untouched(run)
+
+
+def test_a_trusted_module_that_is_not_there(run):
+    changed(run, {"env._target_": "nowhere.Environment"})
+    assert "nowhere.Environment (at env._target_), which cannot be imported" in play(run, "trust=[nowhere]").sentence
+
+
+def test_a_module_is_trusted_with_the_environments_of_those_in_it(run):
+    changed(run, {"env.id": "stranger.sub:Strange-v0"})
+    assert "'trust=[stranger.sub]'" in play(run, "trust=[strange]").sentence
+    assert "trust=" not in play(run, "trust=[stranger]").sentence  # but that there is no such module
+
+
 def test_all_targets_of_strangers_are_told_at_once(run):
     changed(run, {"env._target_": "a.B", "logger.mine": {"_target_": "c.D"}})
-    assert "'trust=[a.B,c.D]'" in play(run).sentence
+    assert "'trust=[a.B,c.D]', or all that is defined there with 'trust=[a,c]'" in play(run).sentence
 
 
 @pytest.mark.parametrize("key", ["env.id", "env.kwargs.env_id", "env.kwargs.ids"])

@@ -1,7 +1,17 @@
 """Lightning callbacks: evaluation, stopping, progress, and diagnostics of the gradient."""
 
 from scorepath.callbacks.evaluation import NEVER, EvaluateEvery, Stopping
+from scorepath.callbacks.foreign import check_callbacks, explain_refusal, log_on_env_steps
 from scorepath.callbacks.gradient_diagnostics import GradientDiagnostics
 from scorepath.callbacks.progress import Progress
 
-__all__ = ["NEVER", "EvaluateEvery", "GradientDiagnostics", "Progress", "Stopping"]
+__all__ = [
+    "NEVER",
+    "EvaluateEvery",
+    "GradientDiagnostics",
+    "Progress",
+    "Stopping",
+    "check_callbacks",
+    "explain_refusal",
+    "log_on_env_steps",
+]

@@ -3,12 +3,13 @@
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
 from scorepath.module import PolicyGradient
 
 
-class Progress(pl.Callback):
+class Progress(ProgressBar):
     """A tqdm bar over env steps, shown on a terminal only.
 
     Args:
@@ -17,19 +18,23 @@ class Progress(pl.Callback):
     """
 
     def __init__(self, max_env_steps: int, show: bool | None = None) -> None:
+        super().__init__()
         self.max_env_steps = max_env_steps
         self.show = show
         self._bar: tqdm | None = None
         self._evaluation = "-"
 
+    def disable(self) -> None:
+        self.show = False
+
+    def enable(self) -> None:
+        self.show = True
+
     def on_train_start(self, trainer: pl.Trainer, module: PolicyGradient) -> None:
-        disable = None if self.show is None else not self.show
-        if not trainer.is_global_zero:
-            disable = True
         self._bar = tqdm(
             total=self.max_env_steps,
             initial=module.env_steps,
-            disable=disable,
+            disable=None if self.show is None else not self.show,
             unit=" steps",
             unit_scale=True,
             dynamic_ncols=True,

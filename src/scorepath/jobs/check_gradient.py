@@ -3,6 +3,7 @@
 import importlib.util
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from scorepath import garbage
@@ -19,7 +20,8 @@ def check_gradient(cfg: DictConfig) -> None:
     if importlib.util.find_spec("scipy") is None:
         raise ConfigError('check_gradient.py needs scipy: pip install -e ".[verify]".')
 
-    from scorepath.build import construct, make_slots  # noqa: PLC0415
+    from scorepath.build import construct, dist_options, make_slots, problem_environments  # noqa: PLC0415
+    from scorepath.compatibility import check_head  # noqa: PLC0415
     from scorepath.verify import check  # noqa: PLC0415
 
     garbage.resume()
@@ -27,6 +29,7 @@ def check_gradient(cfg: DictConfig) -> None:
     names = {group: str(option) for group, option in HydraConfig.get().runtime.choices.items()}
     problem = construct(cfg.problem, f"problem={names['problem']}")
     env = problem.env(1)
+    check_head(names["dist"], get_class(cfg.dist._target_), env, dist_options(), problem_environments)
     policy, estimator, baseline = make_slots(cfg, env, names)
     report = check(
         problem,

@@ -194,13 +194,14 @@ def _train_module(
             f"(threads={threads} keeps it so elsewhere)"
         )
 
+    from scorepath.callbacks import explain_refusal  # noqa: PLC0415
     from scorepath.jobs.finish import final_evaluation, finish_dashboard, report  # noqa: PLC0415
     from scorepath.run.dashboard import show_config  # noqa: PLC0415
     from scorepath.run.summary import weights_sha256  # noqa: PLC0415
 
     resumed = load_run(cfg, directory, module)
     garbage.resume()
-    trainer, stopping, stop_signal = _make_trainer(cfg, directory, module)
+    trainer, chosen, stopping, stop_signal = _make_trainer(cfg, directory, module)
     ended = resumed is not None and has_ended(cfg, module, stopping, *resumed)
     with stop_signal:
         if trainer.is_global_zero:
@@ -214,6 +215,11 @@ def _train_module(
         try:
             if not ended:
                 trainer.fit(module, ckpt_path=None if resumed is None else resumed[0], weights_only=True)
+        except Exception as error:
+            told = explain_refusal(error, chosen)
+            if told is error:
+                raise
+            raise told from error
         finally:
             seconds = time.perf_counter() - started
             summary.update(
@@ -238,12 +244,15 @@ def _train_module(
     return summary[cfg.objective]
 
 
-def _make_trainer(cfg: DictConfig, directory: Path, module: "PolicyGradient") -> tuple["pl.Trainer", Any, Any]:
-    """The Trainer with our callbacks, and the two callbacks that tell how the run ended."""
+def _make_trainer(
+    cfg: DictConfig, directory: Path, module: "PolicyGradient"
+) -> tuple["pl.Trainer", dict[str, "pl.Callback"], Any, Any]:
+    """The Trainer, the callbacks chosen in the config, and the two callbacks that tell how the run ended."""
     import lightning.pytorch as pl  # noqa: PLC0415
+    from lightning.pytorch.callbacks import ProgressBar  # noqa: PLC0415
 
     from scorepath.build import construct, make_evaluation_environment  # noqa: PLC0415
-    from scorepath.callbacks import NEVER, Stopping  # noqa: PLC0415
+    from scorepath.callbacks import NEVER, Stopping, check_callbacks, log_on_env_steps  # noqa: PLC0415
     from scorepath.run.checkpoints import SealedCheckpointIO  # noqa: PLC0415
     from scorepath.run.signals import GracefulStop  # noqa: PLC0415
 
@@ -251,9 +260,10 @@ def _make_trainer(cfg: DictConfig, directory: Path, module: "PolicyGradient") ->
     stopping = Stopping(cfg.max_env_steps, judge.reward_threshold, cfg.stop_when_solved)
     judge.close()
     stop_signal = GracefulStop(directory, cfg.env.get("step_timeout") or _PATIENCE)
-    chosen = [construct(node, f"callbacks.{name}") for name, node in (cfg.callbacks or {}).items() if node]
+    chosen = {name: construct(node, f"callbacks.{name}") for name, node in (cfg.callbacks or {}).items() if node}
+    check_callbacks(chosen)
     # Stopping comes first: a checkpoint saved in the same hook must hold its verdict
-    callbacks = [stopping, *chosen, stop_signal]
+    callbacks = [stopping, *chosen.values(), stop_signal]
     # What an earlier part of the run wrote beyond its checkpoint is written again
     purge = {} if cfg.resume is None else {"purge_step": module.env_steps + 1 if module.update_index else 0}
     loggers = [
@@ -277,9 +287,10 @@ def _make_trainer(cfg: DictConfig, directory: Path, module: "PolicyGradient") ->
         num_sanity_val_steps=0,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=False,
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
     )
-    return trainer, stopping, stop_signal
+    log_on_env_steps(trainer, module)
+    return trainer, chosen, stopping, stop_signal
 
 
 def _save_config(cfg: DictConfig, directory: Path) -> None:

@@ -1,10 +1,12 @@
 """A run directory from a stranger is data: what its config may hold before anything is built from it.
 
-Nothing here imports what a file names or reads the machine's variables.
+Nothing here reads the machine's variables, or imports what a file names outside of the modules that the user trusts.
 """
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -19,6 +21,8 @@ _MAX_CONFIG_BYTES = 1 << 18
 _MAX_CONFIG_DEPTH = 50  # PyYAML takes time by its square
 _TARGET = re.compile(r"\b_target_: *([\w.]+)")
 _REFERENCE = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")  # all else between ${ and } may read the machine
+# Python's own modules and ours have functions that start what they are given: their members are trusted one by one
+_NEVER_WHOLE = sys.stdlib_module_names | {"scorepath"}
 
 
 def read_config(path: Path, trusted: Sequence[str] = ()) -> dict[str, Any]:
@@ -85,7 +89,8 @@ def check_config(config: Any, trusted: Sequence[str] = (), where: str = "the sav
 
     Args:
         config: plain dicts, lists and values, unresolved.
-        trusted: what the user allows beyond that: `_target_`s; modules, or `module:Id`s, of environments; paths.
+        trusted: what the user allows beyond that: `_target_`s; modules, for what is defined in them and for the
+            environments that they register; `module:Id`s; paths.
         where: it lies, for messages.
 
     Returns:
@@ -98,7 +103,9 @@ def check_config(config: Any, trusted: Sequence[str] = (), where: str = "the sav
         raise ConfigError(f"{where} is not a run's config: it holds a {type(config).__name__}, not keys.")
     _check_targets(config, _targets("**"), trusted, where)
     nodes = {key: _resolve(config[key], config, key, where) for key in (*_BUILT, "seed") if key in config}
-    _check_targets(nodes, {name for group in _GROUPS for name in _targets(group)}, trusted, where)
+    own = {name for group in _GROUPS for name in _targets(group)}
+    _check_targets(nodes, own, trusted, where)
+    _check_definitions(nodes, own, trusted, where)
     for key, value in _values(nodes):
         _check_value(key, value, trusted, where)
     return nodes
@@ -120,13 +127,64 @@ def _values(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _check_targets(node: Any, own: set[str], trusted: Sequence[str], where: str) -> None:
-    unknown = {str(value): key for key, value in _values(node) if _is_target(key) and value not in {*own, *trusted}}
+    allowed = {*own, *trusted}
+    unknown = {
+        str(value): key
+        for key, value in _values(node)
+        if _is_target(key) and value not in allowed and not _trusted_module(value, trusted)
+    }
     if unknown:
-        names = ",".join(unknown)
+        modules = [_module_of(name) for name in unknown]
+        whole = f", or all that is defined there with 'trust=[{','.join(dict.fromkeys(modules))}]'"
         raise ConfigError(
             f"{where} would import and call {' and '.join(unknown)} (at {' and '.join(unknown.values())}), which this "
-            f"project's conf does not name there: if you trust the code, allow it with 'trust=[{names}]'."
+            f"project's conf does not name there: if you trust the code, allow it with 'trust=[{','.join(unknown)}]'"
+            f"{whole if all(modules) else ''}."
         )
+
+
+def _check_definitions(node: Any, own: set[str], trusted: Sequence[str], where: str) -> None:
+    """Refuses what a trusted module has from elsewhere: by `import os` in it, `mylab.os.system` lies in `mylab`."""
+    for key, value in _values(node):
+        if not _is_target(key) or value in {*own, *trusted}:
+            continue
+        module = _trusted_module(value, trusted)
+        try:
+            definition = getattr(_locate(value), "__module__", None)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"{where} names {value} (at {key}), which cannot be imported: {error}.") from error
+        if not _lies_in(str(definition), module):
+            raise ConfigError(
+                f"{where} would call {value} (at {key}), which is not defined in {module}, though that has it: if you "
+                f"trust the code, allow it with 'trust=[{value}]'."
+            )
+
+
+def _locate(target: str) -> Any:
+    """What a dotted name stands for, looked up as Hydra does."""
+    path, *names = target.split(".")
+    found: Any = import_module(path)
+    for name in names:
+        path = f"{path}.{name}"
+        found = getattr(found, name) if hasattr(found, name) else import_module(path)
+    return found
+
+
+def _trusted_module(target: Any, trusted: Sequence[str]) -> str:
+    """The trusted module in which a dotted name lies, or no text."""
+    modules = (module for module in trusted if module.split(".")[0] not in _NEVER_WHOLE)
+    return next((module for module in modules if _lies_in(str(target), module)), "")
+
+
+def _lies_in(name: str, module: str) -> bool:
+    return f"{name}.".startswith(f"{module}.")  # by whole words between dots
+
+
+def _module_of(target: str) -> str:
+    """The module that a `_target_` seems to lie in, if that can be trusted as a whole; or no text."""
+    module = target.rpartition(".")[0]
+    names = module.split(".")
+    return module if all(name.isidentifier() for name in names) and names[0] not in _NEVER_WHOLE else ""
 
 
 def _is_target(key: str) -> bool:
@@ -167,7 +225,7 @@ def _check_value(key: str, value: Any, trusted: Sequence[str], where: str) -> No
             f"'trust=[\"{value}\"]'."
         )
     module, colon, _ = value.partition(":")
-    if key.startswith("env.") and colon and module not in trusted:
+    if key.startswith("env.") and colon and module not in trusted and not _trusted_module(module, trusted):
         # Gymnasium takes an id apart wherever it is given one, also as an argument of a wrapper
         raise ConfigError(
             f"{where} has {key}={value}, for which Gymnasium would import {module}: if you trust the code, allow it "
