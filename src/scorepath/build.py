@@ -61,7 +61,7 @@ def make_evaluation_environment(
     probe = make_environment(node, 1)
     original = getattr(getattr(probe, "dynamics", None), "original", None)
     kwargs: dict[str, Any] = {}
-    id, limit, threshold = original, None, None
+    id, limit, threshold, reward_range = original, None, None, probe.reward_range
     if isinstance(probe, GymnasiumEnvironment):
         kwargs = dict(node.kwargs or {})
         id, limit, threshold = node.id, node.max_episode_steps, node.reward_threshold
@@ -81,6 +81,7 @@ def make_evaluation_environment(
         kwargs=kwargs,
         max_episode_steps=limit,
         reward_threshold=threshold,
+        reward_range=reward_range,
         device=device,
     )
     if render:

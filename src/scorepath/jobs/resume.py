@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("scorepath")
 # keys of `env` that a resumed run may change: how it is stepped, not what it is
 _STEPPING = {"env.vectorization", "env.workers", "env.step_timeout", "env.restarts", "env.reward_threshold"}
+_STEPPING |= {"env.reward_range"}
 
 
 def load_run(
