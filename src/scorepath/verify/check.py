@@ -121,7 +121,8 @@ class Report:
             "objective": f"{self.objective:.6g} (exact{bootstrap})",
             "batches": f"{self.batches:,} of {self.episodes:,} episodes",
             "bias": f"{100 * self.relative_bias:.3g} % of |gradient|",
-            "test": f"T2 = {test.t2:.4g} in {test.dimensions} dimensions, p = {test.p_value:.3g}",
+            "test": f"T2 = {test.t2:.4g} in {test.dimensions} dimensions, p = {test.p_value:.3g}"
+            + (", beside entries that never varied and are not as expected" if test.unseen else ""),
             "power": self._seen,
             "variance": f"{self.variance:.4g} of a batch, {self.variance * self.episodes:.4g} times its episodes",
             "SNR": f"{self.snr:.4g} of a batch",
@@ -194,8 +195,10 @@ def check(
         pilot = gradient_samples(
             problem, policy, estimator, baseline, gamma=gamma, batches=_PILOT, episodes=episodes, seed=pilot_seed
         )
-        needed = batches_needed(pilot, exact, bias=bias, wanted=power, alpha=alpha)
-        batches = max(_PILOT, min(needed, most))
+        batches = _PILOT  # also where nothing varied at all: what more it takes is then the control's to say
+        if hotelling(pilot, exact).dimensions > 0:
+            needed = batches_needed(pilot, exact, bias=bias, wanted=power, alpha=alpha)
+            batches = max(_PILOT, min(needed, most))
     samples, test, is_flagged, is_undecided = judge(
         draw, draw_control, exact, batches=batches, most=max(batches, most), alpha=alpha
     )
