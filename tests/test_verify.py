@@ -365,18 +365,21 @@ def test_the_exact_gradient_of_a_lottery_is_known():
 
 
 @pytest.mark.parametrize("baseline", [NoBaseline, TimeMean, make_value], ids=["none", "time_mean", "value"])
-def test_true_estimators_pass_where_rewards_are_rare(baseline):
-    """Thirty seeds of 100 batches that see one or two prizes or none: below 1e-8 each."""
+@pytest.mark.parametrize(
+    ("seeds", "most"), [(range(8), 300), pytest.param(range(8, 60), 1200, marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_true_estimators_pass_where_rewards_are_rare(baseline, seeds, most):
+    """Seeds of 100 batches that see one or two prizes or none: below 1e-8 each."""
     policy, undecided = make_policy(LOTTERY, Bernoulli), 0
-    for seed in range(30):
+    for seed in seeds:
         fitted = make_value(LOTTERY) if baseline is make_value else baseline()
-        settings = {"episodes": 64, "batches": 100, "max_batches": 1200, "seed": seed, "warm_up_updates": 3}
+        settings = {"episodes": 64, "batches": 100, "max_batches": most, "seed": seed, "warm_up_updates": 3}
         report = check(LOTTERY, policy, REWARD_TO_GO, fitted, gamma=1.0, **settings)
         assert report.passed and not report.is_flagged, report
         undecided += report.is_undecided
         assert report.is_undecided == ("undecided" in report.verdict)
     if baseline is NoBaseline:
-        assert 0 < undecided < 30
+        assert 0 < undecided < len(seeds)
 
 
 @pytest.mark.parametrize("factor", [0.0, 3.0], ids=["blind", "tripled"])
@@ -385,7 +388,7 @@ def test_a_planted_fault_is_flagged_where_rewards_are_rare_once_they_are_seen(fa
     few = check(LOTTERY, policy, Scaled(factor), NoBaseline(), gamma=1.0, episodes=64, batches=100, max_batches=300)
     assert not few.is_flagged
     assert few.passed
-    many = check(LOTTERY, policy, Scaled(factor), NoBaseline(), gamma=1.0, episodes=2000, batches=1000)
+    many = check(LOTTERY, policy, Scaled(factor), NoBaseline(), gamma=1.0, episodes=2000, batches=2000)
     assert many.is_flagged, many
     assert not many.passed
 
