@@ -382,7 +382,9 @@ def test_true_estimators_pass_where_rewards_are_rare(baseline, seeds, most):
         assert 0 < undecided < len(seeds)
 
 
-@pytest.mark.parametrize("factor", [0.0, 3.0], ids=["blind", "tripled"])
+@pytest.mark.parametrize(
+    "factor", [pytest.param(0.0, id="blind"), pytest.param(3.0, id="tripled", marks=pytest.mark.slow)]
+)
 def test_a_planted_fault_is_flagged_where_rewards_are_rare_once_they_are_seen(factor):
     policy = make_policy(LOTTERY, Bernoulli)
     few = check(LOTTERY, policy, Scaled(factor), NoBaseline(), gamma=1.0, episodes=64, batches=100, max_batches=300)
