@@ -280,6 +280,7 @@ INSIDE_AND_OUTSIDE = {
     "eval.episodes": ([1], [0, 1.0]),
     "resume": ([None, "auto", "outputs/x"], ["", 3, True]),
     "env.max_episode_steps": ([None, 1], [0, 1.5]),
+    "env.reward_range": ([None, [-1, 0], [1.0, 1.0]], [[1, 0], [0], [0, float("inf")], "[0,1]", 1]),
     "env.reward_threshold": ([None, 0, -3.5], [float("nan"), "475", True]),
     "env.vectorization": (["auto", "sync", "async", "vector_entry_point"], ["Sync", None]),
     "env.dynamics.dim": ([1, 3], [0, 1.5]),

@@ -57,9 +57,9 @@ def test_report(folder):
     assert result["return_min"] <= result["return_mean"] <= result["return_max"]
     assert result["episode_length_mean"] == pytest.approx(result["return_mean"])  # CartPole pays 1 a step
     half = 2.045 * result["return_std"] / math.sqrt(30)  # t quantile of 29 degrees of freedom
-    assert result["return_ci95"] == pytest.approx(
-        [result["return_mean"] - half, result["return_mean"] + half], rel=1e-4
-    )
+    low, high = result["return_ci95"]
+    assert 1 <= low < result["return_mean"] < high <= 500  # what CartPole can return
+    assert high > result["return_mean"] + half  # room for longer episodes than were seen
     assert json.loads((folder / "cartpole" / "evaluation.json").read_text()) == result
 
 
@@ -110,6 +110,8 @@ def test_twin_is_evaluated_on_the_original(folder):
     result = report(evaluate(folder, "run_dir=pendulum_torch", "episodes=3"))
     assert result["env"] == "Pendulum-v1"
     assert result["episode_length_mean"] == 200
+    low, high = result["return_ci95"]
+    assert -3254.8 < low < result["return_min"] < high <= 0  # by the range that the twin declares
 
 
 def test_torch_environment_without_original_is_evaluated_on_itself(folder):

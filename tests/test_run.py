@@ -362,6 +362,14 @@ def test_one_value_has_no_interval():
     assert mean_ci95(torch.tensor([3.0])) == (3.0, None)
 
 
+def test_a_wrong_range_of_rewards_is_told_and_no_run_is_lost(tmp_path):
+    outcome = train(tmp_path, "debug=one_update", "env.reward_range=[0,0.5]", "env.max_episode_steps=20")
+    assert outcome.code == 0, outcome.err
+    assert "outside of 0 to 10" in outcome.out + outcome.err
+    assert "Set env.reward_range" in outcome.out + outcome.err
+    assert outcome.summary["status"] == "completed"
+
+
 def test_versions_and_age_of_the_process():
     assert versions()["torch"] == torch.__version__
     assert set(versions()) >= {"python", "scorepath", "lightning", "hydra-core", "gymnasium", "numpy"}

@@ -69,7 +69,7 @@ def make_evaluation_environment(
     original = getattr(getattr(probe, "dynamics", None), "original", None)
     kwargs: dict[str, Any] = {}
     if original is not None:
-        make = partial(GymnasiumEnvironment, original, device=device)
+        make = partial(GymnasiumEnvironment, original, reward_range=probe.reward_range, device=device)
     elif isinstance(probe, GymnasiumEnvironment):
         kwargs = dict(node.kwargs or {})
         make = partial(
@@ -79,6 +79,7 @@ def make_evaluation_environment(
             kwargs=kwargs,
             max_episode_steps=probe.max_episode_steps,
             reward_threshold=node.reward_threshold,
+            reward_range=probe.reward_range,
             device=device,
         )
     else:

@@ -57,6 +57,10 @@ _SIZES = Rule(
     "a list of widths from 1 to 65,536, such as [64,64]",
     lambda value: isinstance(value, list) and all(_whole(size) and 1 <= size <= 65_536 for size in value),
 )
+_RANGE = Rule(
+    "the least and the most, such as [-1,0]",
+    lambda value: isinstance(value, list) and len(value) == 2 and all(map(_number, value)) and value[0] <= value[1],
+)
 _TEXT = Rule("text", lambda value: isinstance(value, str) and bool(value))
 
 _OPEN_GROUPS = ("callbacks", "logger", "tasks", "peers")  # whatever stands in them is built, or measured
@@ -88,6 +92,7 @@ RULES: dict[str, Rule] = {
     "learning.threshold": _optional(Rule("a number", _number)),
     "env.max_episode_steps": _optional(_at_least(1, 10**9)),
     "env.reward_threshold": _optional(Rule("a number", _number)),
+    "env.reward_range": _optional(_RANGE),
     "env.vectorization": _one_of("auto", "sync", "async", "vector_entry_point", "envpool"),
     "env.workers": _optional(_COUNT),
     "env.step_timeout": _POSITIVE,

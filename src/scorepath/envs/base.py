@@ -32,6 +32,7 @@ class AbstractEnvironment(ABC):
     max_episode_steps: int  # every episode ends by then
     may_end_early: bool = True  # or before
     reward_threshold: float | None = None  # mean episode return that counts as solved
+    reward_range: tuple[float, float] | None = None  # least and most that one step can pay, where known
     render_fps: float = 30.0  # of what `render` draws, so that a video runs in real time
     differentiable: bool = False  # rewards and observations carry gradients with respect to actions
     discontinuities: str | None = None  # where reward or transition jump, in words; pathwise derivatives miss jumps
@@ -41,6 +42,15 @@ class AbstractEnvironment(ABC):
     steps: int = 0  # since the last reset
     repeatable_starts: float = math.inf  # episodes of a batch that `reset` starts alike for a seed, whatever is done
     irreproducible: str | None = None  # why `reset` does not give the same episodes for the same seed again
+
+    @property
+    def return_range(self) -> tuple[float, float] | None:
+        """Least and most that an episode can return, by `reward_range` and the number of its steps; None if unknown."""
+        if self.reward_range is None:
+            return None
+        low, high = self.reward_range
+        fewest, most = 1 if self.may_end_early else self.max_episode_steps, self.max_episode_steps
+        return min(low * fewest, low * most), max(high * fewest, high * most)
 
     @abstractmethod
     def reset(self, seed: int) -> Tensor:

@@ -5,7 +5,7 @@ import difflib
 import importlib.util
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -44,6 +44,7 @@ class GymnasiumEnvironment(AbstractEnvironment):
         kwargs: passed to the environment's constructor.
         max_episode_steps: replaces the registered time limit; needed where there is none.
         reward_threshold: replaces the registered one.
+        reward_range: least and most that one step can pay, where known; intervals of returns keep to it.
         step_timeout: seconds that a step may take under `async`, before its worker is taken for hung.
         restarts: times that workers of `async` which broke are started anew in one batch of episodes, to play them
             again from their seeds; 0 ends with an error.
@@ -62,6 +63,7 @@ class GymnasiumEnvironment(AbstractEnvironment):
         kwargs: dict[str, Any] | None = None,
         max_episode_steps: int | None = None,
         reward_threshold: float | None = None,
+        reward_range: Sequence[float] | None = None,
         step_timeout: float = 60.0,
         restarts: int = 0,
         device: torch.device | str = "cpu",
@@ -100,6 +102,8 @@ class GymnasiumEnvironment(AbstractEnvironment):
                 self.lanes, fps = make_lanes(spec.id, vector), vector.metadata.get("render_fps")
             self.render_fps = float(fps or 30.0)
         self.reward_threshold = threshold if reward_threshold is None else reward_threshold
+        if reward_range is not None:
+            self.reward_range = (float(reward_range[0]), float(reward_range[1]))
         self.num_envs = num_envs
         self.irreproducible = self.lanes.irreproducible
         # not `number`: a probe of one environment stands for as many as the run has

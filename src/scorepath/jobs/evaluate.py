@@ -39,8 +39,8 @@ def evaluate(cfg: DictConfig) -> None:
     from scorepath.build import make_environment, make_evaluation_environment, make_policy  # noqa: PLC0415
     from scorepath.rollout import evaluate as play  # noqa: PLC0415
     from scorepath.run.checkpoints import load_checkpoint  # noqa: PLC0415
+    from scorepath.run.intervals import return_ci95  # noqa: PLC0415
     from scorepath.run.recording import record_episode, write_video  # noqa: PLC0415
-    from scorepath.run.summary import mean_ci95  # noqa: PLC0415
     from scorepath.seeding import Stream, derive_seed, seed_torch  # noqa: PLC0415
 
     garbage.resume()
@@ -68,7 +68,7 @@ def evaluate(cfg: DictConfig) -> None:
     seed_torch(cfg.seed, Stream.FINAL_ACTION)
     with torch.no_grad():
         result = play(env, policy, seeds, cfg.episodes, deterministic=cfg.deterministic)
-    mean, interval = mean_ci95(result.returns)
+    mean, interval = return_ci95(result)
     report: dict[str, Any] = {
         "run_dir": str(run),
         "checkpoint": cfg.checkpoint,

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from scorepath.build import make_evaluation_environment
 from scorepath.module import PolicyGradient
 from scorepath.run import dashboard, recording
-from scorepath.run.summary import mean_ci95
+from scorepath.run.intervals import return_ci95
 from scorepath.seeding import Stream, derive_seed, seed_torch
 
 log = logging.getLogger("scorepath")
@@ -23,7 +23,7 @@ def final_evaluation(cfg: DictConfig, module: PolicyGradient, summary: dict[str,
     with torch.no_grad():
         module.eval()
         evaluation = module.evaluate(Stream.FINAL_ENVIRONMENT, Stream.FINAL_ACTION, cfg.eval.episodes)
-    mean, interval = mean_ci95(evaluation.returns)
+    mean, interval = return_ci95(evaluation)
     summary.update(eval_return_mean=mean, eval_return_ci95=interval, eval_episodes=len(evaluation.returns))
 
 

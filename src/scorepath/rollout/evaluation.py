@@ -17,6 +17,7 @@ class Evaluation:
 
     returns: Tensor  # (episodes,) undiscounted
     lengths: Tensor  # (episodes,) int64
+    return_range: tuple[float, float] | None = None  # that the environment can return, where known
 
 
 def evaluate(
@@ -38,4 +39,5 @@ def evaluate(
         batch = rollout(env, policy, next(seeds), deterministic=deterministic)
         returns.append(batch.episode_returns)
         lengths.append(batch.lengths)
-    return Evaluation(torch.cat(returns)[:episodes].cpu(), torch.cat(lengths)[:episodes].cpu())
+    played = torch.cat(returns)[:episodes].cpu(), torch.cat(lengths)[:episodes].cpu()
+    return Evaluation(*played, env.return_range)

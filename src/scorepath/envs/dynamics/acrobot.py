@@ -45,6 +45,7 @@ class Acrobot(AbstractDynamics):
     render_fps = 15.0
     max_episode_steps = 500
     reward_threshold = -100.0
+    reward_range = (-1.0, 0.0)
     discontinuities = "the reward is -1 until the episode ends, whose time jumps"
 
     def __init__(self) -> None:

@@ -20,6 +20,7 @@ class AbstractDynamics(ABC):
     action_space: gym.Space
     max_episode_steps: int
     reward_threshold: float | None = None
+    reward_range: tuple[float, float] | None = None  # least and most that one step can pay, where known
     original: str | None = None  # Gymnasium id of the environment this is the twin of; policies are evaluated on it
     drawn_as: str | None = None  # Gymnasium id of a classic-control environment whose renderer draws these states
     render_fps: float = 30.0  # pictures a second of that renderer

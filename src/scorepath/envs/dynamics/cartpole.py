@@ -48,6 +48,7 @@ class CartPole(AbstractDynamics):
     render_fps = 50.0
     max_episode_steps = 500
     reward_threshold = 475.0
+    reward_range = (1.0, 1.0)
     discontinuities = "the reward is 1 until the episode ends, whose time jumps"
     force = 10.0  # N
     position_limit = 2.4  # m

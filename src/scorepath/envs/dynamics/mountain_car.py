@@ -50,6 +50,7 @@ class MountainCar(AbstractDynamics):
     original = drawn_as = "MountainCar-v0"
     max_episode_steps = 200
     reward_threshold = -110.0
+    reward_range = (-1.0, -1.0)
     discontinuities = "the reward is -1 until the episode ends, whose time jumps"
     goal = 0.5
     force = 0.001
