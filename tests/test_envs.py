@@ -470,8 +470,10 @@ def test_a_bad_first_observation_is_found_at_the_reset(make):
         env.reset(0)
 
 
-def test_bad_values_after_an_episode_s_end_are_not_looked_at(make):
-    env = make(SCRIPTED, 2, "async", kwargs={"length": 2, "bad_after_first_episode": True})
+@pytest.mark.parametrize("truncates", [False, True])
+def test_bad_values_after_an_episode_s_end_are_not_looked_at(make, truncates):
+    """However it ended."""
+    env = make(SCRIPTED, 2, "async", kwargs={"length": 2, "truncates": truncates, "bad_after_first_episode": True})
     env.reset(0)
     for _ in range(6):
         step = env.step(torch.tensor([0, 1]))
