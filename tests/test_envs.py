@@ -457,6 +457,16 @@ def test_the_episode_named_is_the_bad_one(make):
     assert str(split_seed(0, 8)[survivor]) in str(error.value)
 
 
+def test_the_episode_named_is_the_bad_one_after_others_were_left_out(make):
+    """By its row of the reset, not by that of the lanes that are left."""
+    env = make(SCRIPTED, 3, "sync", kwargs={"bad_reward": 2})
+    env.reset(0)
+    env.step(torch.tensor([0, 0, 0]))
+    env.keep(torch.tensor([2]))
+    with pytest.raises(NonFiniteError, match=f"seed {split_seed(0, 3)[2]}:"):
+        env.step(torch.tensor([0]))
+
+
 def test_opposite_infinities_do_not_cancel(make):
     env = make(SCRIPTED, 1, kwargs={"bad_observation": 1, "bad": (float("inf"), float("-inf"))})
     env.reset(0)

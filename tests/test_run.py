@@ -159,6 +159,15 @@ def test_the_last_but_one_checkpoint_is_kept(tmp_path):
     assert load_checkpoint(path.with_name("previous.ckpt"))["number"] == 1
 
 
+def test_only_the_last_checkpoint_becomes_the_one_before(tmp_path):
+    """`resume=auto` goes back to it, and the best one is an older run's state."""
+    for number in range(2):
+        save({"number": number}, tmp_path / "last.ckpt")
+        save({"number": 10 + number}, tmp_path / "best.ckpt")
+    assert load_checkpoint(tmp_path / "previous.ckpt")["number"] == 0
+    assert load_checkpoint(tmp_path / "best.ckpt")["number"] == 11
+
+
 def test_a_checkpoint_that_cannot_be_written_says_how_long_it_is(tmp_path):
     with pytest.raises(OutputError, match=r"gone/last.ckpt, of [\d,]+ bytes, could not be written: its folder is gone"):
         SealedCheckpointIO().save_checkpoint({"a": torch.ones(2)}, tmp_path / "run" / "gone" / "last.ckpt")
