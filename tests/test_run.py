@@ -287,11 +287,12 @@ def test_csv_keeps_every_digit(tmp_path):
     assert float(read_metrics(logger.path)[0]["a"]) == value
 
 
-def test_purge_drops_what_follows_a_checkpoint_and_goes_on(tmp_path):
+@pytest.mark.parametrize("purge_step", [21, 30])
+def test_purge_drops_what_follows_a_checkpoint_and_goes_on(tmp_path, purge_step):
     first = CSVLogger(tmp_path / "metrics.csv", flush_every=1)
     for step in (10, 20, 30):
         first.log_metrics({"a": float(step)}, step)
-    second = CSVLogger(tmp_path / "metrics.csv", flush_every=1, purge_step=21)
+    second = CSVLogger(tmp_path / "metrics.csv", flush_every=1, purge_step=purge_step)
     assert len(read_metrics(second.path)) == 3  # untouched before the first write
     second.log_metrics({"a": -30.0, "b": 1.0}, 30)
     assert [(row["env_steps"], row["a"], row["b"]) for row in read_metrics(second.path)] == [
