@@ -1007,6 +1007,6 @@ def test_every_fault_can_be_planted():
 
 def stale(mutant: Mutant) -> str:
     return (
-        f"The text of {mutant.name} does not stand exactly once in {mutant.file}: write the same fault into the code as "
-        f"it is now.\n{mutant.old}"
+        f"The text of {mutant.name} does not stand exactly once in {mutant.file}: write the same fault into the code "
+        f"as it is now.\n{mutant.old}"
     )
