@@ -24,7 +24,7 @@ class Scripted(gym.Env):
         observations: `box`, or `dict` or `discrete`, which have to be flattened.
         bad_reward, bad_observation: step of each episode that gives the bad value.
         bad: that value.
-        bad_after_first_episode: every observation after the first episode is bad.
+        bad_after_first_episode: every reward and observation after the first episode is bad.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Scripted(gym.Env):
         over = self.steps >= self.end
         truncates = {"first": self.episodes == 1, "later": self.episodes > 1}.get(self.truncates, self.truncates)
         observation = self.observe(reward)
-        if self.steps == self.bad_reward:
+        if self.steps == self.bad_reward or (self.bad_after_first_episode and self.episodes > 1):
             reward = self.bad
         return observation, reward, over and not truncates, over and truncates, {}
 

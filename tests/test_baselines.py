@@ -490,6 +490,14 @@ def test_fit_drops_gradients_that_the_policy_s_loss_left_in_the_network():
     assert all(torch.equal(one, other) for one, other in zip(*fitted, strict=True))
 
 
+def test_fit_leaves_the_graph_of_the_returns_alone():
+    """Those of a pathwise window carry one, to the policy and through the environment."""
+    batch, value = episodes(), value_network()
+    returns = some_returns(batch).requires_grad_()
+    value.fit(batch, returns, value.make_optimizer())
+    assert returns.grad is None
+
+
 def test_fit_does_not_see_what_lies_beyond_an_episode_s_end():
     fitted = []
     for junk in (0.0, float("nan")):

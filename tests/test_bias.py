@@ -428,3 +428,30 @@ def test_whitening_over_an_episode_changes_the_direction_and_over_a_batch_ever_l
     assert episode == pytest.approx([0.7003] * 3, abs=1e-4)
     batch = [direction("batch", number) for number in (1, 2, 3)]
     assert batch == pytest.approx([0.7003, 0.9730, 0.9970], abs=1e-4)
+
+
+# ------------------------------------------------------------------ labels near the value at which they end
+
+
+@pytest.mark.parametrize("gamma", [0.9, 0.99, 0.999])
+def test_a_gamma_close_to_1_is_not_1(gamma):
+    """The default, .99, is one: without gamma^t, what is missing of the gradient is in proportion to 1 - gamma."""
+    policy, estimator = coin(), ScoreFunction("reward_to_go", "none")
+    truth = exact(TREE, policy, gamma)
+    missing = expected(TREE, policy, estimator, NoBaseline(), 1, gamma=gamma) - truth
+    assert 0.1 < float(missing.abs().max()) / (1.0 - gamma) < 10.0
+    assert estimator.bias(gamma)
+    weighed = ScoreFunction("reward_to_go", "none", discount_steps=True)
+    close(expected(TREE, policy, weighed, NoBaseline(), 1, gamma=gamma), truth)
+    assert not weighed.bias(gamma)
+    assert not estimator.bias(1.0)
+
+
+@pytest.mark.parametrize("gae_lambda", [0.95, 0.99, 0.999])
+def test_a_lambda_close_to_1_is_not_1(gae_lambda):
+    """What wrong values add to the gradient is in proportion to 1 - lambda; nothing is truncated in TREE."""
+    policy, gamma = coin(), 0.9
+    wrong = tabular(GAE, [*WRONG[:-1], 0.0], gae_lambda=gae_lambda)
+    added = expected(TREE, policy, DISCOUNTED, wrong, 1, gamma=gamma) - exact(TREE, policy, gamma)
+    assert 0.1 < float(added.abs().max()) / (1.0 - gae_lambda) < 10.0
+    assert wrong.bias == ("a learned V(o) stands for what follows each step",)

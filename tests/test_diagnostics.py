@@ -10,7 +10,7 @@ from scorepath.callbacks.gradient_diagnostics import flat_gradient, signal_and_v
 from scorepath.distributions import Normal
 from scorepath.envs import TorchEnvironment
 from scorepath.envs.dynamics import LQR
-from scorepath.estimators import ScoreFunction, surrogate_loss
+from scorepath.estimators import ScoreFunction, Weighed, surrogate_loss
 from scorepath.module import PolicyGradient
 from scorepath.policy import MLP, Policy
 from scorepath.seeding import Stream, derive_seed, seed_torch
@@ -124,6 +124,21 @@ def test_a_batch_that_cannot_be_cut_has_no_variance(module):
     metrics = module.diagnose(episodes, surrogate_loss(module.estimator, module.baseline, module.policy, episodes, 0.9))
     assert "gradient/variance" not in metrics
     assert metrics["gradient/effective_batch_size"] > 0
+
+
+def test_weights_of_one_size_are_all_effective_whatever_their_signs(module):
+    """(Σ|w|)² / Σ w² of 80 weights of ±3 is 80; where only ten are not 0, 10."""
+    callback = GradientDiagnostics()
+    callback.on_train_batch_start(None, module, 0, 0)
+    (episodes,) = module.estimator.collect(module.make_env("cpu"), module.policy, 0)
+    signs = torch.tensor([3.0, -3.0]).repeat(5, 8)
+    few = signs * (torch.arange(16) < 2)
+    found = []
+    for weights in (signs, few):
+        callback._seen = -1
+        metrics = module.diagnose(episodes, Weighed(signs, weights, episodes.rewards))
+        found.append(float(metrics["gradient/effective_batch_size"]))
+    assert found == pytest.approx([80.0, 10.0])
 
 
 @pytest.mark.parametrize("numbers", [{"every_updates": 0}, {"groups": 1}, {"cosine_window": 0}])

@@ -457,6 +457,16 @@ def test_the_episode_named_is_the_bad_one(make):
     assert str(split_seed(0, 8)[survivor]) in str(error.value)
 
 
+def test_the_episode_named_is_the_bad_one_after_others_were_left_out(make):
+    """By its row of the reset, not by that of the lanes that are left."""
+    env = make(SCRIPTED, 3, "sync", kwargs={"bad_reward": 2})
+    env.reset(0)
+    env.step(torch.tensor([0, 0, 0]))
+    env.keep(torch.tensor([2]))
+    with pytest.raises(NonFiniteError, match=f"seed {split_seed(0, 3)[2]}:"):
+        env.step(torch.tensor([0]))
+
+
 def test_opposite_infinities_do_not_cancel(make):
     env = make(SCRIPTED, 1, kwargs={"bad_observation": 1, "bad": (float("inf"), float("-inf"))})
     env.reset(0)
@@ -470,8 +480,10 @@ def test_a_bad_first_observation_is_found_at_the_reset(make):
         env.reset(0)
 
 
-def test_bad_values_after_an_episode_s_end_are_not_looked_at(make):
-    env = make(SCRIPTED, 2, "async", kwargs={"length": 2, "bad_after_first_episode": True})
+@pytest.mark.parametrize("truncates", [False, True])
+def test_bad_values_after_an_episode_s_end_are_not_looked_at(make, truncates):
+    """However it ended."""
+    env = make(SCRIPTED, 2, "async", kwargs={"length": 2, "truncates": truncates, "bad_after_first_episode": True})
     env.reset(0)
     for _ in range(6):
         step = env.step(torch.tensor([0, 1]))

@@ -111,6 +111,14 @@ def test_weights_push_with_the_mean_torque():
         torch.testing.assert_close(step.rewards, expected.rewards)
 
 
+def test_choices_count_from_the_start_of_the_space():
+    env, shifted = (TorchEnvironment(dynamics, 3) for dynamics in (Pendulum(3), Pendulum(3)))
+    shifted.action_space = gym.spaces.Discrete(3, start=5)
+    assert torch.equal(env.reset(0), shifted.reset(0))
+    choices = torch.arange(3)
+    assert torch.equal(env.step(choices).observations, shifted.step(5 + choices).observations)
+
+
 def test_one_torque_is_no_choice_and_the_original_takes_none():
     with pytest.raises(ValueError, match="torques=1 must be at least 2"):
         Pendulum(1)

@@ -122,6 +122,17 @@ def test_best_checkpoint_stays_the_best_over_a_resume(tmp_path):
     assert best["scorepath"]["env_steps"] == max(evaluated, key=lambda steps: evaluated[steps])
 
 
+def test_an_equal_evaluation_after_a_resume_is_no_new_best(tmp_path):
+    """Every episode is worth -10, so that the first evaluation stays the best."""
+    equal = ("env=mountain_car", "env.max_episode_steps=10", "episodes_per_update=4", "eval.every_env_steps=200")
+    equal = (*equal, "env.reward_threshold=0")
+    succeed(train(tmp_path, *SMALL, *equal, "max_env_steps=200"))
+    resumed = succeed(train(tmp_path, *SMALL, *equal, "max_env_steps=400", "resume=auto"))
+    assert resumed.summary["env_steps"] == 400
+    best = torch.load(resumed.directory / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["scorepath"]["env_steps"] == 200
+
+
 # ------------------------------------------------------------------ refused
 
 

@@ -260,6 +260,20 @@ def test_generalized_advantage_by_hand(gae_lambda, expected, junk):
     close(found, tensor(expected))
 
 
+@pytest.mark.parametrize("last_values", [LAST_VALUES, tensor([0, 0]), None], ids=["bootstrap", "zeros", "none"])
+@pytest.mark.parametrize("junk", [1e30, float("nan"), float("inf")])
+def test_generalized_advantage_does_not_look_beyond_an_episode_s_end(junk, last_values):
+    """Rows there hold anything: values in all of them, and whatever an environment paid after the end."""
+    valid, is_last = mask(LENGTHS, 4), last(LENGTHS, 4)
+    expected = generalized_advantage(REWARDS, VALUES, valid, is_last, 0.5, 0.5, last_values)
+    rewards, values = (torch.where(valid, x, junk) for x in (REWARDS, VALUES))
+    found = generalized_advantage(rewards, values, valid, is_last, 0.5, 0.5, last_values)
+    assert (found[~valid] == 0).all()
+    close(found, expected)
+    if last_values is not LAST_VALUES:  # nothing follows the second episode: δ_1 = 32 - 6, δ_0 = 16 + 6 / 2 - 5
+        close(found[:2, 1], tensor([14 + 26 / 4, 26]))
+
+
 def test_generalized_advantage_of_lambda_1_is_the_return_less_the_value():
     lengths, gamma = [300, 129, 1], 0.97
     valid = mask(lengths, 300)

@@ -133,6 +133,17 @@ def test_lengths_and_ends_of_scripted_episodes(make, truncates):
     assert torch.equal(episodes.last_observations[:, 1], starts)
 
 
+@pytest.mark.parametrize("truncates", ["first", "later"])
+def test_the_end_of_an_episode_that_autoreset_began_is_not_that_of_the_first(make, truncates):
+    """Of eight lanes some have played a second one to its end before the last first one has ended."""
+    env = make(SCRIPTED, 8, "async", kwargs={"length": None, "truncates": truncates})
+    env.can_narrow = False
+    episodes = rollout(env, linear(env, Bernoulli), 0)
+    assert len(set(episodes.lengths.tolist())) > 3
+    assert episodes.truncated.tolist() == [truncates == "first"] * 8
+    assert episodes.terminated.tolist() == [truncates == "later"] * 8
+
+
 def test_a_rollout_carries_no_gradient(make):
     env = TorchEnvironment(LQR(horizon=3), 2)
     episodes = rollout(env, linear(env), 0)
@@ -349,10 +360,13 @@ def test_a_gymnasium_fault_ends_the_rollout_by_name(make, what):
         rollout(env, linear(env, Bernoulli), 9)
 
 
-@pytest.mark.parametrize("length", [2, None])
-def test_an_environment_may_answer_nan_after_an_episode_s_end(make, length):
+@pytest.mark.parametrize("truncates", [False, True])
+@pytest.mark.parametrize(("vectorization", "number", "length"), [("sync", 6, 2), ("sync", 6, None), ("async", 3, None)])
+def test_an_environment_may_answer_nan_after_an_episode_s_end(make, vectorization, number, length, truncates):
     """Here every second episode, which autoreset begins while others still play their first."""
-    env = make(SCRIPTED, 6, kwargs={"length": length, "bad_after_first_episode": True})
+    kwargs = {"length": length, "truncates": truncates, "bad_after_first_episode": True}
+    env = make(SCRIPTED, number, vectorization, kwargs=kwargs)
+    env.can_narrow = False
     episodes = rollout(env, linear(env, Bernoulli), 0)
     assert episodes.rewards.isfinite().all()
     assert episodes.observations[episodes.valid].isfinite().all()

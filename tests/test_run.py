@@ -159,6 +159,15 @@ def test_the_last_but_one_checkpoint_is_kept(tmp_path):
     assert load_checkpoint(path.with_name("previous.ckpt"))["number"] == 1
 
 
+def test_only_the_last_checkpoint_becomes_the_one_before(tmp_path):
+    """`resume=auto` goes back to it, and the best one is an older run's state."""
+    for number in range(2):
+        save({"number": number}, tmp_path / "last.ckpt")
+        save({"number": 10 + number}, tmp_path / "best.ckpt")
+    assert load_checkpoint(tmp_path / "previous.ckpt")["number"] == 0
+    assert load_checkpoint(tmp_path / "best.ckpt")["number"] == 11
+
+
 def test_a_checkpoint_that_cannot_be_written_says_how_long_it_is(tmp_path):
     with pytest.raises(OutputError, match=r"gone/last.ckpt, of [\d,]+ bytes, could not be written: its folder is gone"):
         SealedCheckpointIO().save_checkpoint({"a": torch.ones(2)}, tmp_path / "run" / "gone" / "last.ckpt")
@@ -278,11 +287,12 @@ def test_csv_keeps_every_digit(tmp_path):
     assert float(read_metrics(logger.path)[0]["a"]) == value
 
 
-def test_purge_drops_what_follows_a_checkpoint_and_goes_on(tmp_path):
+@pytest.mark.parametrize("purge_step", [21, 30])
+def test_purge_drops_what_follows_a_checkpoint_and_goes_on(tmp_path, purge_step):
     first = CSVLogger(tmp_path / "metrics.csv", flush_every=1)
     for step in (10, 20, 30):
         first.log_metrics({"a": float(step)}, step)
-    second = CSVLogger(tmp_path / "metrics.csv", flush_every=1, purge_step=21)
+    second = CSVLogger(tmp_path / "metrics.csv", flush_every=1, purge_step=purge_step)
     assert len(read_metrics(second.path)) == 3  # untouched before the first write
     second.log_metrics({"a": -30.0, "b": 1.0}, 30)
     assert [(row["env_steps"], row["a"], row["b"]) for row in read_metrics(second.path)] == [

@@ -277,6 +277,40 @@ def test_a_run_may_go_on_after_it_is_solved(tmp_path, reference):
     assert outcome.summary["weights_sha256"] == reference.summary["weights_sha256"]
 
 
+@pytest.fixture(scope="module")
+def even(tmp_path_factory) -> Outcome:
+    """Ten updates of four episodes of ten steps, each worth -10: whatever is counted comes out even."""
+    options = ("env=mountain_car", "env.max_episode_steps=10", "episodes_per_update=4", "max_env_steps=400")
+    watched = ("eval.every_env_steps=200", "eval.episodes=2", "record_episode=false", "logger=csv")
+    solved = ("env.reward_threshold=-10", "stop_when_solved=false", "optimizer.lr=0.01")
+    return succeed(train(tmp_path_factory.mktemp("even"), *options, *watched, *solved))
+
+
+def test_a_budget_that_is_reached_exactly_is_used_up(even):
+    assert even.summary["env_steps"] == 400
+    assert even.summary["updates"] == 10
+
+
+def test_a_threshold_that_is_reached_exactly_solves_and_the_first_time_counts(even):
+    evaluated = {int(row["env_steps"]): float(row["eval/return_mean"]) for row in even.rows if row["eval/return_mean"]}
+    assert evaluated == {200: -10, 400: -10}
+    assert even.summary["solved_at_env_steps"] == 200
+
+
+def test_the_first_of_equal_evaluations_is_the_best(even):
+    best, last = (
+        torch.load(even.directory / f"checkpoints/{name}.ckpt", weights_only=True) for name in ("best", "last")
+    )
+    assert best["scorepath"]["env_steps"] == 200
+    assert last["scorepath"]["env_steps"] == 400
+
+
+def test_the_learning_rate_falls_in_a_straight_line_of_env_steps(even):
+    """Update k, of 10, is taken at 1 - k / 10 of the first rate."""
+    rates = [float(row["train/learning_rate"]) for row in even.rows if row["train/learning_rate"]]
+    assert rates == pytest.approx([0.01 * (1 - k / 10) for k in range(10)], rel=1e-6)
+
+
 def testfinal_evaluation_is_of_episodes_that_no_stopping_rule_has_seen(reference):
     last = [row for row in reference.rows if row["eval/return_mean"]][-1]
     assert float(last["eval/return_mean"]) != reference.summary["eval_return_mean"]

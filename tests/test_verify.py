@@ -6,8 +6,8 @@ of test_verify*.py and test_check_gradient.py together have a false-alarm rate b
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import pytest
 import scipy.stats
@@ -234,12 +234,57 @@ def test_same_seed_same_samples_and_nothing_is_changed():
     assert all(parameter.grad is None for parameter in policy.parameters())
 
 
+def test_sampling_leaves_the_estimator_s_options_alone():
+    estimator = ScoreFunction("reward_to_go", "none", log_probs="rollout")
+    gradient_samples(BANDIT, make_policy(BANDIT), estimator, NoBaseline(), gamma=1.0, batches=2, episodes=2)
+    assert estimator.log_probs == "rollout"
+
+
+class Watching(AbstractBaseline):
+    """Notes the start states of what it is asked about."""
+
+    starts: ClassVar[set[float]] = set()  # of the class: samples are drawn with a copy
+
+    def forward(self, episodes, returns, policy):
+        self.starts.update(episodes.observations[0].flatten().tolist())
+        return torch.zeros_like(returns)
+
+    def fit(self, episodes, returns, optimizer):
+        return {}
+
+
+def test_warming_up_plays_other_episodes_than_are_sampled():
+    """Or a baseline would have learned from the very actions that it is subtracted from."""
+    problem = LQRProblem(LQR(dim=1, horizon=2))
+    policy, baseline, settings = make_policy(problem), Watching(), {"gamma": 1.0, "episodes": 4, "seed": 5}
+    warm_up(problem, policy, REWARD_TO_GO, baseline, updates=3, **settings)
+    learned = set(baseline.starts)
+    baseline.starts.clear()
+    gradient_samples(problem, policy, REWARD_TO_GO, baseline, batches=3, **settings)
+    assert len(learned) == len(baseline.starts) == 3 * 4 * 2
+    assert not learned & baseline.starts
+
+
 def test_windows_of_one_batch_are_added_up():
     """With gamma = 1 and nothing but rewards of the action, cut windows lose nothing."""
     problem = OneStepProblem(Quadratic(3.0))
     policy, settings = make_policy(problem), {"gamma": 1.0, "episodes": 4, "batches": 3}
     whole = gradient_samples(problem, policy, PATHWISE, NoBaseline(), **settings)
     torch.testing.assert_close(gradient_samples(problem, policy, Pathwise(window=1), NoBaseline(), **settings), whole)
+
+
+def test_each_window_of_a_batch_adds_its_gradient():
+    """As training meets them one after another; three windows of episodes of five steps."""
+    problem, estimator = LQRProblem(LQR(dim=1, horizon=5)), Pathwise(window=2)
+    policy, settings = make_policy(problem), {"gamma": 0.9, "episodes": 4, "seed": 3}
+    (found,) = gradient_samples(problem, policy, estimator, NoBaseline(), batches=1, **settings)
+    seed_torch(3, Stream.ACTION)
+    gradients = []
+    for window in estimator.collect(problem.env(4), policy, derive_seed(3, Stream.ENVIRONMENT)):
+        loss = surrogate_loss(estimator, NoBaseline(), policy, window, 0.9).loss
+        gradients.append(-flatten(torch.autograd.grad(loss, parameters_of(policy)), parameters_of(policy)))
+    assert len(gradients) == 3
+    torch.testing.assert_close(found, sum(gradients))
 
 
 def test_warming_up_teaches_a_value_network_what_a_time_limit_cuts_off():
@@ -265,6 +310,14 @@ def test_a_report_in_words():
     for words in ("50 of 64 episodes", "label      unbiased", "no bias found", "head.logits.bias[0]", "SNR", "cosine"):
         assert words in text
     assert report.z_scores[1] == 0.0  # the weight of the end, which no policy acts in
+    assert report.passed
+    assert replace(report, labels=("why",)).passed  # a label that no test sees is no lie
+    flagged = replace(report, test=replace(report.test, p_value=0.0))
+    assert not flagged.passed
+    assert replace(flagged, labels=("why",)).passed
+    torch.testing.assert_close(50 * report.standard_error.square(), report.covariance.diagonal())
+    bias = report.mean - report.exact
+    torch.testing.assert_close(report.z_scores[[0, 2]] * report.standard_error[[0, 2]], bias[[0, 2]])
 
 
 def test_an_entry_that_is_wrong_without_variance_has_an_infinite_z_score():

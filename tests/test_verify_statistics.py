@@ -12,7 +12,7 @@ import torch
 
 from scorepath.verify import batches_needed, cosine, detectable_bias, hotelling, power
 from scorepath.verify.check import judge
-from scorepath.verify.statistics import is_seen, signal
+from scorepath.verify.statistics import is_seen, signal, z_scores
 
 ALPHA = 1e-6
 MIX = torch.tensor([[1.0, 0.3, -2.0], [0.0, 1e-3, 5.0], [0.4, 0.0, 100.0]], dtype=torch.float64)
@@ -250,6 +250,12 @@ def test_the_effective_number_of_batches():
 def test_no_number_of_batches_finds_a_bias_of_nothing():
     assert batches_needed(normal(50), torch.zeros(3).double(), bias=0.01, wanted=0.99, alpha=1e-6) > 10**9
     assert math.isinf(detectable_bias(normal(50), torch.zeros(3).double(), wanted=0.99, alpha=1e-6))
+
+
+def test_z_scores_by_hand():
+    """(mean - expected) / (std / √K), K = 16; of entries that do not vary 0 or infinite."""
+    mean, expected, std = torch.tensor([[3.0, 1.0, 2.0, 2.0], [1.0, 1.5, 2.0, 3.0], [4.0, 1.0, 0.0, 0.0]]).double()
+    assert z_scores(mean, expected, std, 16).tolist() == [2.0, -2.0, 0.0, -math.inf]
 
 
 def test_cosine():
