@@ -152,9 +152,10 @@ def _run_here(config: str, folder: Path, directory: str, *overrides: str) -> Out
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Of another process: one thread, this folder importable, Hydra's and Lightning's own variables unset."""
+    """Of another process: one thread, this checkout importable, Hydra's and Lightning's own variables unset."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HYDRA_", "LOCAL_RANK", "PYTEST_"))}
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests"), **variables}
+    paths = os.pathsep.join((str(ROOT / "tests"), str(ROOT / "src")))  # the sources beside these tests
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **variables}
 
 
 def start(script: str, folder: Path, *overrides: str, **variables: str) -> subprocess.Popen:

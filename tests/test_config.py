@@ -356,6 +356,6 @@ def test_the_yaml_s_of_conf_end_in_yaml():
 
 
 def test_conf_is_where_the_package_looks_for_it():
-    import scorepath.build
+    import scorepath.sources
 
-    assert Path(scorepath.build.CONF).resolve() == CONF
+    assert Path(scorepath.sources.CONF).resolve() == CONF

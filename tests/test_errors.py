@@ -13,7 +13,8 @@ import pytest
 from gymnasium import spaces
 from helpers import CONF, evaluate, finish, plot, start, sweep, train
 
-from scorepath.build import check_devices, dist_options
+from scorepath.build import dist_options
+from scorepath.build.machine import check_devices
 from scorepath.errors import ConfigError
 
 pytestmark = [

@@ -8,7 +8,7 @@ from counting import UNLIMITED
 from gymnasium.vector import AutoresetMode
 from hydra import compose, initialize_config_dir
 
-from scorepath.build import CONF, make_environment, make_evaluation_environment
+from scorepath.build import make_environment, make_evaluation_environment
 from scorepath.distributions import Categorical
 from scorepath.envs import GymnasiumEnvironment
 from scorepath.envs.envpool import EnvPoolLanes
@@ -16,6 +16,7 @@ from scorepath.errors import ConfigError
 from scorepath.policy import MLP, Policy
 from scorepath.rollout import rollout
 from scorepath.run.recording import record_episode
+from scorepath.sources import CONF
 
 PONG = "ale_py:ALE/Pong-v5"
 FETCH = "gymnasium_robotics:FetchReach-v4"

@@ -17,11 +17,12 @@ from gymnasium.vector import AsyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 import scorepath  # noqa: F401
-from scorepath.build import CONF, make_evaluation_environment
+from scorepath.build import make_evaluation_environment
 from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
 from scorepath.envs.single import TorchEnv
 from scorepath.envs.vector import TorchVectorEnv
 from scorepath.registration import ENVIRONMENTS, register_environments
+from scorepath.sources import CONF
 
 IDS = [f"scorepath/{name}" for name in ENVIRONMENTS]
 DRAWN = [id for id in IDS if "Integrator" not in id]

@@ -16,10 +16,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from scorepath import garbage
-from scorepath.build import CONF
 from scorepath.errors import ConfigError, ScorepathError
 from scorepath.run.directory import check_writable
 from scorepath.run.sweep import format_table
+from scorepath.sources import CONF
 
 log = logging.getLogger("scorepath")
 

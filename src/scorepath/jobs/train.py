@@ -4,7 +4,6 @@ import contextlib
 import errno
 import logging
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +27,6 @@ from scorepath.run.directory import (
 from scorepath.run.redaction import Redaction
 
 if TYPE_CHECKING:
-    import lightning.pytorch as pl
-
     from scorepath.module import PolicyGradient
 
 log = logging.getLogger("scorepath")
@@ -53,7 +50,6 @@ _SUMMARY = (
     "versions",
 )
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # of a disk, a user, a file
-_PATIENCE = 60.0  # seconds that a step may take before a run that is to stop is taken for hung
 _WIDE = 512  # episodes; below, one thread is faster than several that wait for each other
 _OBJECTIVES = (
     "eval_return_mean",
@@ -196,12 +192,13 @@ def _train_module(
 
     from scorepath.callbacks import explain_refusal  # noqa: PLC0415
     from scorepath.jobs.finish import final_evaluation, finish_dashboard, report  # noqa: PLC0415
+    from scorepath.jobs.trainer import make_trainer  # noqa: PLC0415
     from scorepath.run.dashboard import show_config  # noqa: PLC0415
     from scorepath.run.summary import weights_sha256  # noqa: PLC0415
 
     resumed = load_run(cfg, directory, module)
     garbage.resume()
-    trainer, chosen, stopping, stop_signal = _make_trainer(cfg, directory, module)
+    trainer, chosen, stopping, stop_signal = make_trainer(cfg, directory, module)
     ended = resumed is not None and has_ended(cfg, module, stopping, *resumed)
     with stop_signal:
         if trainer.is_global_zero:
@@ -242,55 +239,6 @@ def _train_module(
             log.info("%s", report(summary, directory))
         stop_signal.check()
     return summary[cfg.objective]
-
-
-def _make_trainer(
-    cfg: DictConfig, directory: Path, module: "PolicyGradient"
-) -> tuple["pl.Trainer", dict[str, "pl.Callback"], Any, Any]:
-    """The Trainer, the callbacks chosen in the config, and the two callbacks that tell how the run ended."""
-    import lightning.pytorch as pl  # noqa: PLC0415
-    from lightning.pytorch.callbacks import ProgressBar  # noqa: PLC0415
-
-    from scorepath.build import construct, make_evaluation_environment  # noqa: PLC0415
-    from scorepath.callbacks import NEVER, Stopping, check_callbacks, log_on_env_steps  # noqa: PLC0415
-    from scorepath.run.checkpoints import SealedCheckpointIO  # noqa: PLC0415
-    from scorepath.run.signals import GracefulStop  # noqa: PLC0415
-
-    judge = make_evaluation_environment(cfg.env, 1)
-    stopping = Stopping(cfg.max_env_steps, judge.reward_threshold, cfg.stop_when_solved)
-    judge.close()
-    stop_signal = GracefulStop(directory, cfg.env.get("step_timeout") or _PATIENCE)
-    chosen = {name: construct(node, f"callbacks.{name}") for name, node in (cfg.callbacks or {}).items() if node}
-    check_callbacks(chosen)
-    # Stopping comes first: a checkpoint saved in the same hook must hold its verdict
-    callbacks = [stopping, *chosen.values(), stop_signal]
-    # What an earlier part of the run wrote beyond its checkpoint is written again
-    purge = {} if cfg.resume is None else {"purge_step": module.env_steps + 1 if module.update_index else 0}
-    loggers = [
-        construct(node, f"logger.{name}", **(purge if "purge_step" in node else {}))
-        for name, node in (cfg.logger or {}).items()
-        if node
-    ]
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # Lightning 2.6 against torch 2.13: its own matter, and nothing that a user could mend
-    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)", category=FutureWarning)
-    trainer: pl.Trainer = construct(
-        cfg.trainer,
-        "trainer",
-        callbacks=callbacks,
-        logger=loggers,
-        plugins=[SealedCheckpointIO()],
-        max_epochs=-1,
-        check_val_every_n_epoch=None,
-        val_check_interval=NEVER,
-        num_sanity_val_steps=0,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-    )
-    log_on_env_steps(trainer, module)
-    return trainer, chosen, stopping, stop_signal
 
 
 def _save_config(cfg: DictConfig, directory: Path) -> None:
