@@ -264,7 +264,7 @@ def test_the_corrected_batch_mean_is_leave_one_out_for_equally_long_episodes_of_
 
 @pytest.mark.parametrize("number", [2, 3])
 def test_batch_mean_under_reward_to_go_lacks_the_gradient_of_the_mean_of_an_episode_s_returns(number):
-    """1/N of it, which is not 1/N of the gradient: the correction does not mend it."""
+    """1/N of it, which is not 1/N of the gradient: the correction does not fix it."""
     policy = coin()
     truth = exact(TWO_STEPS, policy)
     lacks = gradient_of_expectation(TWO_STEPS, policy, lambda path: (sum(path.rewards) + path.rewards[1]) / 2)

@@ -412,7 +412,7 @@ def test_a_run_that_failed_is_shown_once_when_it_is_resumed(tmp_path, every, mon
     assert failed.code == 1
     assert (failed.directory / "checkpoints").exists() == (every == 100)
     assert failed.rows
-    monkeypatch.setenv("UNDER", "nothing")  # the environment is mended
+    monkeypatch.setenv("UNDER", "nothing")  # the environment is fixed
     resumed = succeed(train(tmp_path, *options, "resume=auto"))
     rows = [int(row["env_steps"]) for row in resumed.rows if row["rollout/episode_return_mean"]]
     assert rows == sorted(set(rows))

@@ -64,7 +64,7 @@ def check_baseline(option: str, baseline: AbstractBaseline, env: AbstractEnviron
     """Refuses a baseline that needs more episodes than a batch has, or resets that the environment cannot repeat.
 
     Raises:
-        ConfigError: with the override that mends it.
+        ConfigError: with the override that fixes it.
     """
     if episodes_per_update < baseline.min_episodes:
         raise ConfigError(
@@ -88,7 +88,7 @@ def check_batch(option: str, estimator: AbstractEstimator, episodes_per_update: 
     """Refuses an estimator that needs more episodes than a batch has.
 
     Raises:
-        ConfigError: with the override that mends it.
+        ConfigError: with the override that fixes it.
     """
     if episodes_per_update < estimator.min_episodes:
         raise ConfigError(
@@ -110,7 +110,7 @@ def check_estimator(
         names: the options chosen for `env` (or, to check a gradient, `problem`), `dist`, `estimator` and `baseline`.
 
     Raises:
-        ConfigError: with the override that mends it.
+        ConfigError: with the override that fixes it.
     """
     group = "problem" if "problem" in names else "env"
     own_env, own_dist = f"{group}={names[group]} ({env.name})", f"dist={names['dist']}"

@@ -1,4 +1,4 @@
-"""The errors that a user can mend: each is one sentence that says what, why, and the remedy."""
+"""The errors that a user can fix: each is one sentence that says what, why, and the remedy."""
 
 import errno
 import signal
@@ -24,7 +24,7 @@ class OutputError(ScorepathError):
         size = "" if needed is None else f", of {needed:,} bytes,"
         reason = "its folder is gone" if error.errno == errno.ENOENT else error.strerror or str(error)
         super().__init__(
-            f"{path}{size} could not be written: {reason}. Free some room or mend the folder, and go on from the last "
+            f"{path}{size} could not be written: {reason}. Free some room or fix the folder, and go on from the last "
             "checkpoint with resume=auto and the same hydra.run.dir."
         )
 

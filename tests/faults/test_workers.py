@@ -169,7 +169,7 @@ def test_what_an_environment_has_started_ends_with_its_worker(monkeypatch, how):
     assert not with_mark(mark)
 
 
-# ------------------------------------------------------------------ workers started anew
+# ------------------------------------------------------------------ workers restarted
 
 
 def play(env, steps=40, left_out=None):
@@ -205,11 +205,11 @@ def test_workers_started_anew_play_on_as_if_nothing_had_happened(tmp_path, how, 
 
 def test_workers_that_break_too_often_end_the_run(tmp_path, caplog):
     env = make("raises", restarts=2)
-    with pytest.raises(ScorepathError, match=r"worker 1 raised ZeroDivisionError.*all workers were ended; mend"):
+    with pytest.raises(ScorepathError, match=r"worker 1 raised ZeroDivisionError.*all workers were ended; correct"):
         play_until_it_breaks(env)
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2
-    assert re.fullmatch(r"Breaking-v0: worker 1 raised .* started anew \(2 of env.restarts=2\)\.", told[1])
+    assert re.fullmatch(r"Breaking-v0: worker 1 raised .* restarted \(2 of env.restarts=2\)\.", told[1])
     assert not multiprocessing.active_children()
 
 

@@ -29,7 +29,7 @@ class AsyncLanes(AbstractLanes):
         make: one of them.
         number: W.
         timeout: seconds that one answer may take.
-        restarts: times that workers which broke are started anew in one batch of episodes. They play again what was
+        restarts: times that workers which broke are restarted in one batch of episodes. They play again what was
             played since the reset, from the same seeds by the same actions, so that nobody sees a difference.
 
     Raises:
@@ -109,7 +109,7 @@ class AsyncLanes(AbstractLanes):
             if self._restarted == self._restarts:
                 self._fail(f"{found}; {error.fault.remedy}.", error)
             self._restarted += 1
-            log.warning("%s, and are started anew (%d of env.restarts=%d).", found, self._restarted, self._restarts)
+            log.warning("%s, and are restarted (%d of env.restarts=%d).", found, self._restarted, self._restarts)
             try:
                 self._workers = self._start()
                 for rows, asked, answers in self._played:
@@ -124,7 +124,7 @@ class AsyncLanes(AbstractLanes):
     def _refuse_others(self, error: WorkerError) -> NoReturn:
         self._workers.close()
         self._fail(
-            f"{self._name}: workers that were started anew, for one {error.fault.words}, answered otherwise than "
+            f"{self._name}: workers that were restarted, for one {error.fault.words}, answered otherwise than "
             "before to the same seeds and actions, so that the episodes cannot be gone on with: have the environment "
             "take all that is random from the seed of its reset, or set env.restarts=0.",
             error,

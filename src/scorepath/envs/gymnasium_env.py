@@ -46,7 +46,7 @@ class GymnasiumEnvironment(AbstractEnvironment):
         reward_threshold: replaces the registered one.
         reward_range: least and most that one step can pay, where known; intervals of returns keep to it.
         step_timeout: seconds that a step may take under `async`, before its worker is taken for hung.
-        restarts: times that workers of `async` which broke are started anew in one batch of episodes, to play them
+        restarts: times that workers of `async` which broke are restarted in one batch of episodes, to play them
             again from their seeds; 0 ends with an error.
         device: where observations and rewards go.
 

@@ -15,7 +15,7 @@ from scorepath.envs.interface import METADATA, make_dynamics, make_painter, meta
 
 
 class TorchVectorEnv(gym.vector.VectorEnv):
-    """N environments of one dynamics, begun anew by any of Gymnasium's autoreset modes.
+    """N environments of one dynamics, started again by any of Gymnasium's autoreset modes.
 
     Start states come from Gymnasium's generator, drawn as its own CartPole vector environment draws them. The state is
     a tensor; with `tensors=True` so are actions and all answers, and a reward can be differentiated with respect to the

@@ -12,7 +12,7 @@ def keep_freed_memory() -> bool:
     """Lets glibc keep what is freed, and take blocks of any size from there.
 
     By default it maps blocks of 128 KiB and more one by one and hands them back when they are freed, so that each
-    activation of a large batch costs page faults anew. The process keeps its peak of memory until it ends. Variables
+    activation of a large batch costs page faults again. The process keeps its peak of memory until it ends. Variables
     of the environment (`MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_`) are overruled.
 
     Returns:
