@@ -7,7 +7,7 @@ import cases
 import pytest
 import torch
 
-from scorepath.baselines import AbstractBaseline
+from scorepath.baselines import AbstractBaseline, NoBaseline
 from scorepath.compatibility import check_batch, check_estimator, check_head, describe_space
 from scorepath.distributions import Bernoulli, Categorical, Normal
 from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
@@ -308,6 +308,17 @@ def test_the_labels_of_all_slots_are_put_together():
     assert gradient_bias(jump, Pathwise(window=None), none, 0.9) == ["derivatives miss that the reward jumps at x = 0"]
     assert gradient_bias(jump, MeasureValued(), none, 0.9) == []
     assert len(gradient_bias(jump, DDCG(), biased, 0.9)) == 3
+
+
+@pytest.mark.parametrize("reasons", [None, "it is off"])
+def test_reasons_in_another_form_are_refused(reasons):
+    """One text would be read letter by letter, and None is no list."""
+
+    class Own(NoBaseline):
+        bias = reasons
+
+    with pytest.raises(ConfigError, match=r"Own.bias gives .* must be a tuple of reasons"):
+        gradient_bias(TorchEnvironment(LQR(), 1), Pathwise(window=None), Own(), 0.9)
 
 
 @pytest.mark.parametrize("option", ESTIMATORS)

@@ -14,6 +14,7 @@ from torch.distributions import Distribution
 from scorepath.baselines import AbstractBaseline
 from scorepath.distributions import AbstractHead
 from scorepath.envs import AbstractEnvironment
+from scorepath.errors import ConfigError
 from scorepath.policy import Policy
 from scorepath.ranks import gather_episodes
 from scorepath.rollout import rollout, rollout_windows
@@ -186,11 +187,14 @@ def gradient_bias(
 ) -> list[str]:
     """All that makes the expected gradient of an update another than that of E[Σ_t γ^t r_t], in a few words each;
     empty if it is that gradient.
+
+    Raises:
+        ConfigError: if an estimator or a baseline gives its reasons in another form than a tuple.
     """
     gamma = 1.0 if env.max_episode_steps == 1 else gamma  # which weighs nothing but later steps
-    labels = list(estimator.bias(gamma))
+    labels = _reasons(estimator, estimator.bias(gamma))
     if estimator.baselines != "none":
-        labels += baseline.bias
+        labels += _reasons(baseline, baseline.bias)
     if estimator.bootstraps and baseline.predicts_values:
         labels.append("a learned V(o) stands for what follows a truncation")
     if estimator.needs_rsample and head is not None and head.rsample_bias is not None:
@@ -202,3 +206,10 @@ def gradient_bias(
             f"gradients are clipped at a norm of {max_grad_norm:g}, which changes the mean of those that vary"
         )
     return labels
+
+
+def _reasons(slot: nn.Module, found: object) -> list[str]:
+    if not isinstance(found, tuple):
+        name = type(slot).__name__
+        raise ConfigError(f"{name}.bias gives {found!r}: it must be a tuple of reasons, (...,), or () for none.")
+    return list(found)
