@@ -136,7 +136,7 @@ def test_weights_of_one_size_are_all_effective_whatever_their_signs(module):
     found = []
     for weights in (signs, few):
         callback._seen = -1
-        metrics = module.diagnose(episodes, Weighed(signs, weights, episodes.rewards))
+        metrics = module.diagnose(episodes, Weighed(signs, weights, episodes.rewards, episodes, episodes.rewards))
         found.append(float(metrics["gradient/effective_batch_size"]))
     assert found == pytest.approx([80.0, 10.0])
 

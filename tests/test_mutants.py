@@ -797,7 +797,7 @@ MUTANTS = (
     ),
     Mutant(
         "metrics_purged_with_the_checkpoint_s_own_row",
-        "jobs/train.py",
+        "jobs/trainer.py",
         "module.env_steps + 1 if module.update_index",
         "module.env_steps if module.update_index",
         "test_resume.py::test_resuming_a_finished_run_changes_nothing_but_times",
