@@ -195,7 +195,7 @@ def _has_mark(folder, mark):
 
 _REPORT_IMPORTS = """
 import atexit, runpy, sys
-atexit.register(lambda: print("imported:", *{"torch", "lightning", "gymnasium", "matplotlib"} & set(sys.modules)))
+atexit.register(lambda: print("imported:", *{"torch", "lightning", "matplotlib"} & set(sys.modules)))
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

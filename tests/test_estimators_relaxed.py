@@ -248,7 +248,10 @@ def test_straight_through_is_exact_for_linear_payoffs_and_biased_for_others(head
         else:
             assert largest_z(table, expected) < threshold(table)
             assert largest_z(table, exact) > 2.0 * threshold(table)
-    assert StraightThrough().bias(1.0) == "the derivative of hard choices is taken to be that of soft weights"
+    assert StraightThrough(window=None).bias(1.0) == (
+        "the derivative of hard choices is taken to be that of soft weights",
+    )
+    assert len(StraightThrough(window=20).bias(1.0)) == 2
 
 
 def concrete_objective(logit, payoff, values, temperature):
@@ -274,7 +277,8 @@ def test_gumbel_softmax_is_exact_for_the_relaxed_policy_and_biased_for_the_other
     assert largest_z(table, torch.full((2,), slope, dtype=torch.float64)) < threshold(table)
     exact = by_policy(objective(env, policy, square), policy)
     assert largest_z(table, exact) > 2.0 * threshold(table)
-    assert GumbelSoftmax(temperature).bias(1.0) == "acts by relaxed weights, not by choices"
+    assert GumbelSoftmax(temperature, window=None).bias(1.0) == ("acts by relaxed weights, not by choices",)
+    assert len(GumbelSoftmax(temperature, window=20).bias(1.0)) == 2
 
 
 @pytest.mark.parametrize("choices", [2, 3])

@@ -12,7 +12,7 @@ import scipy.stats
 import torch
 
 from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
-from scorepath.envs.dynamics import LQR, Acrobot, CartPole, MountainCar
+from scorepath.envs.dynamics import LQR, Acrobot, CartPole, MountainCar, Pendulum
 from scorepath.rollout import Evaluation
 from scorepath.run.intervals import interval95, return_ci95
 
@@ -194,23 +194,31 @@ def test_it_follows_from_that_of_a_reward_and_the_time_limit(reward_range, limit
 
 
 @pytest.mark.parametrize(
-    ("id", "dynamics"), [("CartPole-v1", CartPole), ("Acrobot-v1", Acrobot), ("MountainCar-v0", MountainCar)]
+    ("id", "dynamics"),
+    [("CartPole-v1", CartPole), ("Acrobot-v1", Acrobot), ("MountainCar-v0", MountainCar), ("Pendulum-v1", Pendulum)],
 )
 def test_rewards_of_the_originals_keep_to_the_range_that_their_twins_declare(id, dynamics):
-    """At random actions for 2,000 steps."""
+    """At random actions for 2,000 steps; Pendulum comes to within a tenth of its worst."""
     low, high = dynamics.reward_range
     env = GymnasiumEnvironment(id, 20, vectorization="sync")
     generator, rewards = np.random.default_rng(0), []
     for seed in range(2):
         env.reset(seed)
         ended = torch.zeros(20, dtype=torch.bool)
-        for _ in range(50):
-            step = env.step(torch.from_numpy(generator.integers(0, int(env.action_space.n), 20)))
+        for _ in range(env.max_episode_steps if id == "Pendulum-v1" else 50):
+            space = env.action_space
+            if id == "Pendulum-v1":
+                actions = torch.from_numpy(generator.uniform(-2.0, 2.0, (20, 1)))
+            else:
+                actions = torch.from_numpy(generator.integers(0, int(space.n), 20))
+            step = env.step(actions)
             rewards.append(step.rewards[~ended])
             ended |= step.terminated | step.truncated
     env.close()
     rewards = torch.cat(rewards)
     assert low <= rewards.min() and rewards.max() <= high
+    if id == "Pendulum-v1":
+        assert rewards.min() < 0.5 * low
 
 
 def test_a_return_outside_of_the_declared_range_is_told_and_the_range_is_left_out(caplog):

@@ -397,11 +397,14 @@ def test_interruption_tells_how_to_go_on(tmp_path):
 # ------------------------------------------------------------------ sweeps
 
 
-def test_read_sweep_takes_every_folder(tmp_path):
+def test_read_sweep_takes_the_folder_of_every_job(tmp_path):
+    """Begun or ended; others' folders beside them are none."""
     for name, content in {"b": '{"status": "solved", "seed": 1}', "a": None, "c": "{"}.items():
         (tmp_path / name).mkdir()
         if content is not None:
             (tmp_path / name / "summary.json").write_text(content)
+    (tmp_path / "a" / ".hydra").mkdir()
+    (tmp_path / ".submitit").mkdir()
     (tmp_path / "multirun.yaml").touch()
     assert read_sweep(tmp_path) == [
         {"job": "a", "status": "no summary"},

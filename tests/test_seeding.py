@@ -25,6 +25,7 @@ def test_stream_numbers_and_one_seed_are_pinned_for_old_runs():
         "FINAL_ACTION": 6,
         "DIAGNOSTICS": 7,
         "BASELINE": 8,
+        "FIT": 9,
     }
     assert derive_seed(0, Stream.ENVIRONMENT, 0, 0) == 2333092236187763913
     assert split_seed(0, 2) == [7896617691693857887, 6195319269190327588]

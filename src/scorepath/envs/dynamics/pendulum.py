@@ -34,6 +34,7 @@ class Pendulum(AbstractDynamics):
     numpy_scalars = True
     max_speed = 8.0
     max_torque = 2.0
+    reward_range = (-(np.pi**2 + 0.1 * max_speed**2 + 0.001 * max_torque**2), 0.0)
     dt = 0.05
     gravity = 10.0
 
