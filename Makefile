@@ -4,10 +4,10 @@ install:
 	pip install -c constraints.txt -e ".[dev]"
 
 test:
-	pytest
+	pytest -n auto
 
 slow:
-	pytest -m slow
+	pytest -n auto -m slow
 
 faults:
 	pytest -m faults
