@@ -1,0 +1,172 @@
+"""Config -> objects: the composition root. All other modules are handed what they need."""
+
+import contextlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+
+from scorepath.baselines import AbstractBaseline
+from scorepath.build.environments import (
+    construct,
+    make_environment,
+    make_evaluation_environment,
+    problem_environments,
+)
+from scorepath.build.machine import check_compiler, check_devices
+from scorepath.compatibility import check_baseline, check_batch, check_estimator, check_head
+from scorepath.distributions import AbstractHead
+from scorepath.envs import AbstractEnvironment
+from scorepath.errors import ConfigError
+from scorepath.estimators import AbstractEstimator, gradient_bias
+from scorepath.policy import ObservationNormalizer, Policy, initialize
+from scorepath.seeding import Stream, seed_torch
+from scorepath.sources import Sources
+
+__all__ = [
+    "Labels",
+    "construct",
+    "dist_options",
+    "make_baseline",
+    "make_environment",
+    "make_evaluation_environment",
+    "make_module",
+    "make_policy",
+    "make_slots",
+    "problem_environments",
+]
+
+
+def make_policy(cfg: DictConfig, env: AbstractEnvironment, dist_name: str) -> Policy:
+    """Torso and head, sized by the environment's spaces and initialised from the seed.
+
+    Raises:
+        ConfigError: if the distribution cannot act in the action space.
+    """
+    head_class = get_class(cfg.dist._target_)
+    check_head(dist_name, head_class, env, dist_options())
+    seed_torch(cfg.seed, Stream.INITIALISATION)
+    shape = env.observation_space.shape or ()
+    size = torch.Size(shape).numel()
+    torso = construct(cfg.policy.torso, "policy", in_features=size)
+    head = construct(cfg.dist, f"dist={dist_name}", action_space=env.action_space, in_features=torso.out_features)
+    normalizer = ObservationNormalizer(size) if cfg.policy.normalize_observations else None
+    policy = Policy(torso, head, len(shape), normalizer)
+    initialize(policy, cfg.policy.init, cfg.policy.output_scale)
+    return policy
+
+
+def make_baseline(cfg: DictConfig, env: AbstractEnvironment, policy: Policy) -> AbstractBaseline:
+    """The baseline; one that is a network gets the observation's shape and the policy's normaliser."""
+    arguments: dict[str, Any] = {}
+    baseline_class: type[AbstractBaseline] = get_class(cfg.baseline._target_)
+    if baseline_class.predicts_values:
+        arguments = {
+            "observation_shape": env.observation_space.shape,
+            "normalizer": policy.normalizer,
+        }
+    return construct(cfg.baseline, "baseline", **arguments)
+
+
+def make_slots(
+    cfg: DictConfig, env: AbstractEnvironment, names: Mapping[str, str]
+) -> tuple[Policy, AbstractEstimator, AbstractBaseline]:
+    """Policy, estimator and baseline for an environment, with every combination checked.
+
+    Raises:
+        ConfigError: for a combination that cannot work.
+    """
+    policy = make_policy(cfg, env, names["dist"])
+    estimator: AbstractEstimator = construct(cfg.estimator, f"estimator={names['estimator']}")
+    baseline = make_baseline(cfg, env, policy)
+    check_baseline(names["baseline"], baseline, env, cfg.episodes_per_update)
+    check_batch(names["estimator"], estimator, cfg.episodes_per_update)
+    check_estimator(names, env, policy.head, estimator, baseline)
+    return policy, estimator, baseline
+
+
+class Labels(NamedTuple):
+    """What a run says of itself at its start and in its summary."""
+
+    gradient_bias: list[str]  # why the expected gradient is not exact
+    irreproducible: list[str]  # why the same command, or a resumed run, may end with other weights
+
+
+def make_module(cfg: DictConfig, names: Mapping[str, str]) -> tuple[Any, Labels]:
+    """The LightningModule, with every combination checked.
+
+    Args:
+        cfg: the composed config.
+        names: group -> chosen option, for messages.
+
+    Raises:
+        ConfigError: for a combination that cannot work.
+    """
+    check_devices(cfg.trainer.accelerator, cfg.trainer.get("devices", "auto"))
+    probe = make_environment(cfg.env, 1)
+    policy, estimator, baseline = make_slots(cfg, probe, names)
+    make_optimizer = construct(cfg.optimizer, "optimizer")
+    _try_optimizer(make_optimizer, policy)
+    on_gpu = cfg.trainer.accelerator in ("gpu", "cuda") or (
+        cfg.trainer.accelerator == "auto" and torch.cuda.is_available()
+    )
+    if cfg.compile:
+        check_compiler("cuda" if on_gpu else "cpu")
+        policy.torso.compile(dynamic=True)  # whose batches are of lanes and of chunks
+    reasons = [probe.irreproducible, "a GPU adds up in no fixed order" if on_gpu else None]
+    labels = Labels(
+        gradient_bias(probe, estimator, baseline, cfg.gamma, policy.head, cfg.max_grad_norm),
+        [reason for reason in reasons if reason is not None],
+    )
+    probe.close()
+
+    from scorepath.module import PolicyGradient  # noqa: PLC0415 (Lightning takes seconds to import; refusals do not)
+
+    module = PolicyGradient(
+        make_env=partial(_make_training_environment, cfg),
+        make_eval_env=lambda device: make_evaluation_environment(cfg.env, cfg.eval.episodes, device),
+        policy=policy,
+        estimator=estimator,
+        baseline=baseline,
+        make_optimizer=make_optimizer,
+        lr_schedule=construct(cfg.lr_schedule, "lr_schedule"),
+        max_env_steps=cfg.max_env_steps,
+        gamma=cfg.gamma,
+        chunk=cfg.chunk,
+        max_grad_norm=cfg.max_grad_norm,
+        log_every_n_updates=cfg.trainer.log_every_n_steps,
+        seed=cfg.seed,
+        eval_episodes=cfg.eval.episodes,
+        eval_deterministic=cfg.eval.deterministic,
+        # unresolved: what an environment variable holds is no business of whoever gets the file
+        config=OmegaConf.to_container(cfg, resolve=False),  # type: ignore[arg-type]
+    )
+    return module, labels
+
+
+def _try_optimizer(make_optimizer: Callable[..., Any], policy: Policy) -> None:
+    """A partial's arguments are only read when it is called: call it once, before any work."""
+    try:
+        make_optimizer(policy.parameters())
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"optimizer was refused: {error}") from error
+
+
+def _make_training_environment(cfg: DictConfig, device: torch.device) -> AbstractEnvironment:
+    env = make_environment(cfg.env, cfg.episodes_per_update, device)
+    if cfg.compile:
+        env.compile()
+    return env
+
+
+def dist_options() -> dict[str, type[AbstractHead]]:
+    """Every option of `dist`, ours and the user's, and the head it names; those that cannot be built are left out."""
+    sources, heads = Sources.of_job(), {}
+    for option in sources.options("dist"):
+        with contextlib.suppress(Exception):  # somebody's broken file, whose run is another
+            heads[option] = pkgutil.resolve_name(sources.target("dist", option))
+    return heads
