@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -200,8 +201,8 @@ class PolicyGradient(pl.LightningModule):
         policy_optimizer.step()
         everyone = weighed.everyone
         self.estimator.observe(everyone, weighed.all_returns)
-        fit_seed = derive_seed(derive_seed(self.seed, Stream.FIT, index=self.update_index), Stream.FIT, index=window)
-        with same_random_numbers(fit_seed):
+        of_update = partial(derive_seed, self.seed, Stream.FIT, index=self.update_index)
+        with same_random_numbers(lambda: derive_seed(of_update(), Stream.FIT, index=window)):
             fitted = self.baseline.fit(everyone, weighed.all_returns, baseline_optimizer)
         if self.policy.normalizer is not None:
             # only now: acting and learning must see the same statistics, or log_prob is that of another policy

@@ -4,7 +4,7 @@ What compares episodes with each other sees those of all processes, so that a ba
 that there are several. Alone, everything here hands back what it is given.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any
@@ -76,13 +76,15 @@ def mean(values: Tensor) -> Tensor:
 
 
 @contextmanager
-def same_random_numbers(seed: int) -> Iterator[None]:
-    """In all processes, for what each of them does with the episodes of all; alone, torch's numbers go on as ever."""
+def same_random_numbers(make_seed: Callable[[], int]) -> Iterator[None]:
+    """In all processes, for what each of them does with the episodes of all; alone, torch's numbers go on as ever and
+    no seed is made.
+    """
     if not _is_one_of_several():
         yield
         return
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(make_seed())
         yield
 
 

@@ -123,7 +123,7 @@ def weigh(
     rows = slice(len(episodes.rewards))  # other processes may have played more
     advantages, returns = all_advantages[rows, columns], all_returns[rows, columns]
     if estimator.needs_graph:
-        weights = estimator.weigh(policy, episodes, advantages, gamma)
+        weights = estimator.weigh(policy, estimator.add_bonus(policy, episodes), advantages, gamma)
     else:
         weights = estimator.weigh(policy, everyone, all_advantages, gamma)[rows, columns]
     return Weighed(advantages, weights, returns, everyone, all_returns)
