@@ -6,6 +6,7 @@ import math
 import pytest
 from helpers import benchmark
 
+pytestmark = pytest.mark.slow
 QUICK = ("warm_up=0.2", "seconds=0.6", "windows=1", "threads=1", "file=out.json")
 TASKS = (
     "+tasks.small=['env=cartpole','episodes_per_update=4']",

@@ -269,8 +269,8 @@ REGULATOR = LQRProblem(LQR(dim=1, horizon=3, dt=0.5))
     ("problem", "estimator"),
     [
         (MDP, ScoreFunction("reward_to_go", "none", discount_steps=True)),
-        (MDP, MeasureValued()),
-        (REGULATOR, Pathwise(window=None)),
+        pytest.param(MDP, MeasureValued(), marks=pytest.mark.slow),
+        pytest.param(REGULATOR, Pathwise(window=None), marks=pytest.mark.slow),
     ],
     ids=["score_function", "measure_valued", "pathwise_episode"],
 )

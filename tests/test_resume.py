@@ -36,6 +36,8 @@ KINDS = {
     "normalized observations": (("policy.normalize_observations=true", "episodes_per_update=8"), 1000, 2500),
     "momentum": (("optimizer=sgd", "optimizer.momentum=0.9", "episodes_per_update=8"), 1000, 2500),
 }
+# that a run keeps: counters, networks with optimizers of their own, running statistics, windows; the others are slow
+OF_EACH_STATE = ("bernoulli", "normal with a value network", "running statistics", "pathwise")
 
 
 def succeed(outcome: Outcome) -> Outcome:
@@ -55,7 +57,9 @@ def same_run(resumed: Outcome, whole: Outcome) -> None:
     }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind in OF_EACH_STATE else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def test_a_run_resumed_is_the_run_uninterrupted(tmp_path, kind):
     """`auto` and a path, to a run or to a checkpoint."""
     options, part, budget = KINDS[kind]

@@ -1,7 +1,7 @@
 """Planted faults: each is flagged by the check that lets the sound gradient pass, with the same seeds.
 
-Each check has a power of .99 at a bias of 1 % at level 1e-6, by the noncentral F from its own measured covariance; that
-a bias of 1 % is flagged indeed is tested in test_verify.py.
+Each check has a power of .99 at a bias of 5 %, and in the slow tests of 1 %, at level 1e-7, by the noncentral F from
+its own measured covariance; that a bias of 1 % is flagged indeed is tested in test_verify.py.
 """
 
 import copy
@@ -196,21 +196,26 @@ FAULTS = [
 ]
 
 
-def _param(fault):
-    # batches of eight take 20,000 of them; that of N = 4 and N = 16 is flagged in test_verify.py
-    return pytest.param(fault, id=fault.name, marks=pytest.mark.slow if fault.name == "own_mean" else ())
+# of less than 5 %, or in batches of eight, of which that takes 20,000
+SUBTLE = ("own_mean", "stale_log_prob", "truncation_is_termination")
 
 
-@pytest.mark.parametrize("fault", [_param(fault) for fault in FAULTS])
-def test_a_planted_fault_is_flagged(fault):
+@pytest.mark.parametrize(
+    ("fault", "bias"),
+    [
+        *(pytest.param(fault, 0.05, id=fault.name) for fault in FAULTS if fault.name not in SUBTLE),
+        *(pytest.param(fault, 0.01, id=f"{fault.name}_1%", marks=pytest.mark.slow) for fault in FAULTS),
+    ],
+)
+def test_a_planted_fault_is_flagged(fault, bias):
     policy = make_policy(fault.problem, fault.head)
     if fault.even:
         nn.init.zeros_(policy.head.logits.weight)
         nn.init.zeros_(policy.head.logits.bias)
-    settings = {"gamma": 0.9, "episodes": fault.episodes, "max_batches": 20_000}
+    settings = {"gamma": 0.9, "episodes": fault.episodes, "bias": bias, "alpha": 1e-7, "max_batches": 20_000}
     sound = check(fault.problem, policy, fault.sound, fault.baseline(), **settings)
     assert not sound.is_flagged, sound
-    assert sound.detectable < 0.012  # .99 power at 1 %, as the pilot's estimate has it
+    assert sound.detectable < 1.2 * bias  # .99 power at it, as the pilot's estimate has it
     faulty = check(
         fault.faulty_problem or fault.problem,
         policy,

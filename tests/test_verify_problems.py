@@ -194,7 +194,9 @@ def brute_force(problem, policy, gamma, last_value=None):
     return sum(float(mdp.start[state]) * follow(state, 0) for state in range(states))
 
 
-@pytest.mark.parametrize("name", ["bandit", "random_mdp", "no_terminal", "time_limit"])
+@pytest.mark.parametrize(
+    "name", ["bandit", pytest.param("random_mdp", marks=pytest.mark.slow), "no_terminal", "time_limit"]
+)
 @pytest.mark.parametrize("bootstrap", [False, True])
 def test_dynamic_programming_is_the_sum_over_all_trajectories(name, bootstrap):
     problem = PROBLEMS[name]
