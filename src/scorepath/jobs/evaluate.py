@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from scorepath import garbage
 from scorepath.errors import ConfigError
 from scorepath.run.directory import write_json
-from scorepath.run.trust import check_links, read_config
+from scorepath.run.files import check_links
+from scorepath.run.trust import read_config
 
 log = logging.getLogger("scorepath")
 

@@ -11,9 +11,10 @@ from omegaconf import DictConfig
 
 from scorepath.errors import ConfigError
 from scorepath.run.csv_logger import read_metrics
+from scorepath.run.files import check_links
 from scorepath.run.summary import mean_ci95, t95
 from scorepath.run.sweep import format_table, key_of, read_runs, shorten
-from scorepath.run.trust import check_links, read_overrides
+from scorepath.run.trust import read_overrides
 
 log = logging.getLogger("scorepath")
 _GRID = 200  # points that the curves are interpolated on
