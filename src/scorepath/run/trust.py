@@ -14,8 +14,8 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from scorepath.errors import ConfigError
-from scorepath.run.files import MAX_YAML_BYTES, read_yaml
 from scorepath.run.places import CONF, Place, is_special, read_places
+from scorepath.run.reading import MAX_YAML_BYTES, read_yaml
 
 _BUILT = ("env", "policy", "dist")  # the nodes of a saved config that are instantiated
 _GROUPS = (*_BUILT, "problem")  # whose options name what these nodes are made of

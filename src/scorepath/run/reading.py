@@ -17,7 +17,16 @@ _FOLDERS = (".hydra", "checkpoints", "tensorboard", "wandb")
 _FILES = ("*.log", "metrics.csv", "summary.json", ".lock", ".*.partial", ".*.tmp")
 MAX_YAML_BYTES = 1 << 18
 _MAX_YAML_DEPTH = 50  # PyYAML takes time by its square
+MAX_METRICS_BYTES = 1 << 33  # tens of millions of rows
 _MAX_JSON_BYTES = 1 << 20
+
+
+def memory_bytes() -> int:
+    """The machine's memory, where the system tells: nothing longer can be held in it."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows; a system that does not know the names
+        return 1 << 40
 
 
 def open_regular(path: Path, most_bytes: int) -> IO[bytes]:
@@ -107,12 +116,18 @@ def check_links(folder: Path, *names: str) -> None:
         _check_place(folder / name, folders=False)
 
 
-def check_run_folder(folder: Path) -> None:
+def check_run_folder(folder: Path, of_sweep: bool = False) -> None:
     """The same for all that a run writes in its folder.
+
+    Args:
+        folder: of the run.
+        of_sweep: that it is a folder in a sweep's, which the user has not named.
 
     Raises:
         ConfigError: with the path of what is no file or folder of its own.
     """
+    if of_sweep:
+        _check_place(folder, folders=True)
     for entry in _entries(folder):
         if entry.name in _FOLDERS:
             _check_place(Path(entry.path), folders=True)
