@@ -23,7 +23,7 @@ from scorepath.config import check_config, leaves, nearest
 from scorepath.errors import ConfigError, InterruptedRunError, ScorepathError
 from scorepath.run.directory import claim, holds_run, is_main_process, unwritable, write_json
 from scorepath.run.printing import escape, escape_lines
-from scorepath.run.reading import check_links, check_run_folder
+from scorepath.run.reading import check_run_folder, check_sweep_folder
 from scorepath.run.redaction import Redaction
 from scorepath.run.sweep import (
     Plan,
@@ -253,10 +253,9 @@ class SweepTable(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
-            check_links(Path(config.hydra.sweep.dir), "multirun.yaml")  # which Hydra writes
+            check_sweep_folder(Path(config.hydra.sweep.dir), _plan(config).jobs)
         except ConfigError as error:
             _end(str(error), error.exit_code)  # for Hydra would only warn of an exception, and go on
-        _plan(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         rows = read_sweep(Path(config.hydra.sweep.dir))

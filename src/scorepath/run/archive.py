@@ -95,12 +95,9 @@ def check_content(checkpoint: Any, path: Path) -> None:
             raise ConfigError(f"{path} is no checkpoint of a run (its {name} is {found!r:.40}): choose another.")
     if any(isinstance(found, Tensor) for _, found in _walk(own)):
         raise ConfigError(f"{path} is no checkpoint of a run (its config has a tensor): choose another.")
-    for what in ("state_dict", "callbacks"):
-        for name in checkpoint[what]:
-            if not isinstance(name, str):
-                raise ConfigError(
-                    f"{path} is no checkpoint of a run ({what} has the key {name!r:.40}): choose another."
-                )
+    for name in (*checkpoint["state_dict"], *checkpoint["callbacks"]):
+        if not isinstance(name, str):
+            raise ConfigError(f"{path} is no checkpoint of a run (it has the key {name!r:.40}): choose another.")
     for name, found in checkpoint["state_dict"].items():
         if not isinstance(found, Tensor):
             raise ConfigError(f"{path} is no checkpoint of a run (its {name} is no tensor): choose another.")

@@ -3,7 +3,7 @@
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any
@@ -136,6 +136,18 @@ def check_run_folder(folder: Path, of_sweep: bool = False) -> None:
                     _check_place(Path(path, name), folders=name in folders)
         elif any(fnmatch(entry.name, pattern) for pattern in _FILES):
             _check_place(Path(entry.path), folders=False)
+
+
+def check_sweep_folder(folder: Path, jobs: Iterable[str]) -> None:
+    """The same for what is written in a sweep's folder before its jobs begin, by Hydra too.
+
+    Args:
+        folder: of the sweep.
+        jobs: names of their folders.
+    """
+    check_links(folder, "multirun.yaml")
+    for name in jobs:
+        _check_place(folder / name, folders=True)
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry]:
