@@ -139,7 +139,7 @@ def check_run_folder(folder: Path, of_sweep: bool = False) -> None:
 
 
 def check_sweep_folder(folder: Path, jobs: Iterable[str]) -> None:
-    """The same for what is written in a sweep's folder before its jobs begin, by Hydra too.
+    """The same for a sweep's folder and those of its jobs, before one of them begins.
 
     Args:
         folder: of the sweep.
@@ -147,7 +147,7 @@ def check_sweep_folder(folder: Path, jobs: Iterable[str]) -> None:
     """
     check_links(folder, "multirun.yaml")
     for name in jobs:
-        _check_place(folder / name, folders=True)
+        check_run_folder(folder / name, of_sweep=True)
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry]:

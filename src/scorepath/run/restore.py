@@ -32,6 +32,9 @@ def check_policy(policy: Policy, env: AbstractEnvironment, path: Path) -> None:
     """
     with _refusing("a policy that gives no actions", path), torch.no_grad(), torch.random.fork_rng(devices=[]):
         _check_finite(policy)
+        for name, buffer in policy.named_buffers():
+            if buffer.isnan().any():
+                raise ValueError(f"{name} is not a number")
         action = policy.head.to_env(policy(env.reset(0)).sample())
         if not torch.isfinite(action).all():
             raise ValueError("they are not finite")
@@ -77,6 +80,8 @@ def check_progress(trainer: pl.Trainer, path: Path, checkpoint: Mapping[str, Any
         if checkpoint["lr_schedulers"] != []:
             raise ValueError("there is a schedule of learning rates")
         found = checkpoint["loops"]["fit_loop"]
+        if not isinstance(found, dict):
+            raise ValueError(f"they are {found!r:.40}")
         for name, fresh in trainer.fit_loop.state_dict().items():
             if name in found:  # or it is of another version, as Lightning has it
                 _compare(found[name], fresh, name)
