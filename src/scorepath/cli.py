@@ -22,6 +22,8 @@ from scorepath import garbage
 from scorepath.config import check_config, leaves, nearest
 from scorepath.errors import ConfigError, InterruptedRunError, ScorepathError
 from scorepath.run.directory import claim, holds_run, is_main_process, unwritable, write_json
+from scorepath.run.printing import escape, escape_lines
+from scorepath.run.reading import check_run_folder, check_sweep_folder
 from scorepath.run.redaction import Redaction
 from scorepath.run.sweep import (
     Plan,
@@ -54,6 +56,7 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
     garbage.postpone()
     # GNU OpenMP's threads spin for milliseconds by default: two runs at a time would slow each other 100 times
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    sys.excepthook = _print_traceback
     show_traceback = os.environ.get(_FULL_ERROR, "0") not in ("", "0")
     os.environ[_FULL_ERROR] = "1"  # so that Hydra hands its errors to us instead of printing them
 
@@ -144,28 +147,38 @@ def _record_job() -> None:
     """Marks a folder of a sweep as this job's before anything can go wrong."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         directory = Path(HydraConfig.get().runtime.output_dir)
+        check_run_folder(directory, of_sweep=True)
         try:
             record_overrides(directory, HydraConfig.get().overrides.task)
         except OSError as error:
             raise ConfigError(unwritable(directory, error)) from error
 
 
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Of what nobody has caught, as Python does it, but escaped."""
+    print(escape_lines("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+
+
 def _describe(error: Exception, show_traceback: bool) -> str:
     if isinstance(error, ScorepathError) and not show_traceback:
-        return f"scorepath: {error}"
-    return "".join(traceback.format_exception(error))
+        return f"scorepath: {escape(str(error))}"
+    return escape_lines("".join(traceback.format_exception(error)))
 
 
 def _write_failure(sentence: str) -> None:
     """A summary for a job that was refused before it wrote its own; nothing that is there is written over."""
     directory = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        check_run_folder(directory, of_sweep=True)
+    except ConfigError:
+        return  # which is the failure: nothing is written through a link
     if not holds_run(directory):
         write_json(directory / "summary.json", {"status": "failed", "error": sentence})
 
 
 def _end(sentence: str, exit_code: int) -> None:
     sys.stdout.flush()
-    print(f"scorepath: {sentence}", file=sys.stderr)
+    print(f"scorepath: {escape(sentence)}", file=sys.stderr)
     sys.exit(exit_code)
 
 
@@ -239,7 +252,10 @@ class SweepTable(Callback):
     """Names a sweep's jobs, prints their results at its end, and makes the exit code tell of a failed one."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _plan(config)
+        try:
+            check_sweep_folder(Path(config.hydra.sweep.dir), _plan(config).jobs)
+        except ConfigError as error:
+            _end(str(error), error.exit_code)  # for Hydra would only warn of an exception, and go on
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         rows = read_sweep(Path(config.hydra.sweep.dir))
@@ -247,7 +263,7 @@ class SweepTable(Callback):
         failed = [row["job"] for row in rows if row["status"] not in ("solved", "completed")]
         if failed:
             print(
-                f"scorepath: {len(failed)} of {len(rows)} jobs did not finish: {', '.join(failed)}",
+                f"scorepath: {len(failed)} of {len(rows)} jobs did not finish: {escape(', '.join(failed))}",
                 file=sys.stderr,
             )
             sys.exit(1)

@@ -1,6 +1,7 @@
 """Checkpoints of strangers are data: real pickles that run code are refused without running it, and so are bombs."""
 
 import contextlib
+import copy
 import functools
 import importlib
 import io
@@ -392,3 +393,139 @@ def test_own_checkpoints_pass(tmp_path, dist, env, options):
         data = (outcome.directory / "checkpoints" / f"{name}.ckpt").read_bytes()
         check_archive(data[: -len(seal(b""))])
         assert evaluate(tmp_path, "run_dir=run", "episodes=2", f"checkpoint={name}").code == 0
+
+
+def crafted(good: dict) -> dict[str, dict]:
+    """Contents that a stranger can seal: each with one thing that a run, its callbacks or Lightning stumble over."""
+
+    def with_(*keys: object, value: object) -> dict:
+        """The content with another value at a place; of REMOVED, without it."""
+        made = copy.deepcopy(good)
+        node = made
+        for key in keys[:-1]:
+            node = node[key]
+        if value is REMOVED:
+            del node[keys[-1]]
+        else:
+            node[keys[-1]] = value
+        return made
+
+    weights = good["state_dict"]
+    weight = next(name for name in weights if name.startswith("policy."))
+    normalizer = "policy.normalizer."
+    nan = {key: torch.full_like(value, torch.nan) for key, value in weights.items()}
+    infinite = {key: torch.full_like(value, torch.inf) for key, value in weights.items()}
+    optimizer = ("optimizer_states", 0)
+    progress = ("loops", "fit_loop", "epoch_loop.batch_progress")
+    deep: list = []
+    for _ in range(200):
+        deep = [deep]
+    wide: list = [0]
+    for _ in range(60):
+        wide = [wide, wide]
+    circle: dict = {}
+    circle["a"] = circle
+    made = {
+        # what both read
+        "NaN weights": {**good, "state_dict": nan},
+        "infinite weights": {**good, "state_dict": infinite},
+        "one NaN": with_("state_dict", weight, value=nan[weight]),
+        "NaN statistics": with_("state_dict", f"{normalizer}mean", value=nan[f"{normalizer}mean"]),
+        "negative squares": with_("state_dict", f"{normalizer}squares", value=-torch.ones(4, dtype=torch.float64)),
+        "integer key of a weight": with_("state_dict", 3, value=weights[weight]),
+        "weight missing": with_("state_dict", weight, value=REMOVED),
+        "weight too many": with_("state_dict", "policy.more", value=weights[weight]),
+        "weight of another shape": with_("state_dict", weight, value=torch.zeros(3)),
+        "integer key of a callback": with_("callbacks", 3, value={}),
+        "true as a counter": with_("scorepath", "env_steps", value=True),
+        "counter beyond": with_("scorepath", "update_index", value=10**30),
+        "format that is no number": with_("scorepath", "format", value="3"),
+        "tensor in the config": with_("scorepath", "config", "seed", value=torch.zeros(2)),
+        "nested": with_("callbacks", "a", value=deep),
+        "doubled": with_("callbacks", "a", value=wide),
+        "doubled config": with_("scorepath", "config", "a", value=wide),
+        "circle": with_("scorepath", "config", "a", value=circle),
+    }
+    resumed = {
+        "no loops": with_("loops", value=REMOVED),
+        "loops of text": with_("loops", value="text"),
+        "no fit loop": with_("loops", "fit_loop", value=REMOVED),
+        "fit loop of a list": with_("loops", "fit_loop", value=[1]),
+        "progress of text": with_(*progress, value="text"),
+        "progress without total": with_(*progress, "total", value=REMOVED),
+        "progress without its end": with_(*progress, "is_last_batch", value=REMOVED),
+        "counter of text": with_(*progress, "total", "ready", value="text"),
+        "negative counter": with_(*progress, "total", "ready", value=-1),
+        "huge counter": with_(*progress, "current", "ready", value=10**40),
+        "member in a counter": with_(*progress, "total", "increment_ready", value=1),
+        "state of a loop": with_("loops", "fit_loop", "state_dict", value={"combined_loader": [{"a": 1}]}),
+        "steps of text": with_("loops", "fit_loop", "epoch_loop.state_dict", "_batches_that_stepped", value="1"),
+        "no optimizers": with_("optimizer_states", value=REMOVED),
+        "optimizers of text": with_("optimizer_states", value="text"),
+        "empty optimizers": with_("optimizer_states", value=[]),
+        "too many optimizers": with_("optimizer_states", value=good["optimizer_states"] * 2),
+        "optimizer of text": with_(*optimizer, value="text"),
+        "no groups": with_(*optimizer, "param_groups", value=[]),
+        "group without parameters": with_(*optimizer, "param_groups", 0, "params", value=[]),
+        "group without betas": with_(*optimizer, "param_groups", 0, "betas", value=REMOVED),
+        "betas of text": with_(*optimizer, "param_groups", 0, "betas", value="text"),
+        "eps of text": with_(*optimizer, "param_groups", 0, "eps", value="text"),
+        "decay of NaN": with_(*optimizer, "param_groups", 0, "weight_decay", value=float("nan")),
+        "state of a list": with_(*optimizer, "state", value=[1]),
+        "state of text": with_(*optimizer, "state", 0, value="text"),
+        "moment missing": with_(*optimizer, "state", 0, "exp_avg", value=REMOVED),
+        "moment of text": with_(*optimizer, "state", 0, "exp_avg", value="text"),
+        "moment of another shape": with_(*optimizer, "state", 0, "exp_avg", value=torch.zeros(7)),
+        "moment of NaN": with_(*optimizer, "state", 0, "exp_avg", value=torch.full((8, 4), torch.nan)),
+        "negative second moment": with_(*optimizer, "state", 0, "exp_avg_sq", value=torch.full((8, 4), -1e9)),
+        "step of text": with_(*optimizer, "state", 0, "step", value="text"),
+        "no schedules": with_("lr_schedulers", value=REMOVED),
+        "a schedule": with_("lr_schedulers", value=[{"last_epoch": 1}]),
+        "no version": with_("pytorch-lightning_version", value=REMOVED),
+        "version of text": with_("pytorch-lightning_version", value="newest"),
+        "old version": with_("pytorch-lightning_version", value="0.9.0"),
+        "best of text": with_("callbacks", "Checkpoints", value={"best": "text"}),
+        "best of NaN": with_("callbacks", "Checkpoints", value={"best": float("nan")}),
+        "no best": with_("callbacks", "Checkpoints", value={"other": 1}),
+        "state that is text": with_("callbacks", "Checkpoints", value="text"),
+        "solved at text": with_("callbacks", "Stopping", value={"solved_at_env_steps": "text"}),
+        "not solved": with_("callbacks", "Stopping", value={"other": 1}),
+        "list of callbacks": with_("callbacks", value=[1]),
+        "config of a list": with_("scorepath", "config", value=[1]),
+        "tuple as a key": with_("scorepath", "config", ((1,), 2), value=3),
+        "another seed": with_("scorepath", "config", "seed", value=[1, {"a": 2}]),
+    }
+    return {**made, **{f"resume: {name}": content for name, content in resumed.items()}}
+
+
+REMOVED = object()
+NORMALIZED = (*SMALL, "policy.normalize_observations=true", "policy.torso.hidden_sizes=[8]", "max_env_steps=20")
+
+
+SOME = ("NaN weights", "doubled", "resume: moment of another shape", "resume: counter of text", "resume: best of text")
+
+
+@pytest.mark.parametrize("names", [SOME, pytest.param(None, marks=pytest.mark.faults)], ids=["some", "all"])
+def test_crafted_checkpoints_end_in_a_sentence(tmp_path, names):
+    """With a right seal, for evaluation and resuming alike; nothing in the folder is touched."""
+    run = train(tmp_path, *NORMALIZED).directory
+    for path in run.glob("checkpoints/*.ckpt"):
+        good = load_checkpoint(path)
+    (run / "checkpoints" / "best.ckpt").unlink()
+    (run / "checkpoints" / "previous.ckpt").unlink(missing_ok=True)
+    path = run / "checkpoints" / "last.ckpt"
+    contents = crafted(good)
+    assert len(contents) > 60
+    for name in names or contents:
+        sealed(path, saved(contents[name]))
+        before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        outcomes = [train(tmp_path, *NORMALIZED[:-1], "max_env_steps=400", "resume=auto")]
+        if not name.startswith("resume"):
+            outcomes.append(evaluate(tmp_path, "run_dir=run", "checkpoint=last", "episodes=2"))
+        for outcome in outcomes:
+            assert outcome.code == 2, (name, outcome)
+            assert "last.ckpt" in outcome.sentence, name
+            assert len(outcome.sentence) < 1000, name
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before, name
+    sealed(path, saved(good))
+    assert train(tmp_path, *NORMALIZED[:-1], "max_env_steps=400", "resume=auto").code == 0

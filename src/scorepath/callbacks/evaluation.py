@@ -64,4 +64,7 @@ class Stopping(pl.Callback):
         return {"solved_at_env_steps": self.solved_at_env_steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.solved_at_env_steps = state_dict["solved_at_env_steps"]
+        solved = state_dict["solved_at_env_steps"]
+        if solved is not None and not isinstance(solved, int):
+            raise ValueError(f"solved_at_env_steps={solved!r:.40} is no number of steps")
+        self.solved_at_env_steps = solved

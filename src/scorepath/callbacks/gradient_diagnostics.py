@@ -77,7 +77,7 @@ class GradientDiagnostics(pl.Callback):
         return {"signal": self._signal, "noise": self._noise}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._signal, self._noise = state_dict["signal"], state_dict["noise"]
+        self._signal, self._noise = float(state_dict["signal"]), float(state_dict["noise"])
 
     def _diagnose(self, episodes: Episodes, weighed: Weighed) -> dict[str, Tensor]:
         module = self._module

@@ -9,9 +9,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from scorepath import garbage
-from scorepath.errors import ConfigError
+from scorepath.errors import ConfigError, ScorepathError
 from scorepath.run.directory import write_json
-from scorepath.run.trust import check_links, read_config
+from scorepath.run.reading import check_links
+from scorepath.run.trust import read_config
 
 log = logging.getLogger("scorepath")
 
@@ -41,6 +42,7 @@ def evaluate(cfg: DictConfig) -> None:
     from scorepath.run.checkpoints import load_checkpoint  # noqa: PLC0415
     from scorepath.run.intervals import return_ci95  # noqa: PLC0415
     from scorepath.run.recording import record_episode, write_video  # noqa: PLC0415
+    from scorepath.run.restore import check_policy  # noqa: PLC0415
     from scorepath.seeding import Stream, derive_seed, seed_torch  # noqa: PLC0415
 
     garbage.resume()
@@ -49,11 +51,12 @@ def evaluate(cfg: DictConfig) -> None:
         trained: Any = OmegaConf.create(nodes)
         probe = make_environment(trained.env, 1)
         policy = make_policy(trained, probe, "of the saved run")
-        probe.close()
-    except ConfigError:
+        env = make_evaluation_environment(trained.env, cfg.episodes)
+    except ScorepathError:
         raise
     except Exception as error:
-        raise ConfigError(f"{saved} cannot be rebuilt ({str(error).splitlines()[0]}): is it a run's config?") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"{saved} cannot be rebuilt ({reason}): is it a run's config?") from error
     checkpoint = load_checkpoint(checkpoint_path)
     state = {k.removeprefix("policy."): v for k, v in checkpoint["state_dict"].items() if k.startswith("policy.")}
     try:
@@ -63,7 +66,8 @@ def evaluate(cfg: DictConfig) -> None:
             f"{checkpoint_path} and {saved} do not belong together: {' '.join(str(error).split())}"
         ) from error
     policy.eval()
-    env = make_evaluation_environment(trained.env, cfg.episodes)
+    check_policy(policy, probe, checkpoint_path)
+    probe.close()
     seeds = (derive_seed(cfg.seed, Stream.FINAL_ENVIRONMENT, index=number) for number in range(cfg.episodes))
     seed_torch(cfg.seed, Stream.FINAL_ACTION)
     with torch.no_grad():

@@ -11,9 +11,11 @@ from omegaconf import DictConfig
 
 from scorepath.errors import ConfigError
 from scorepath.run.csv_logger import read_metrics
+from scorepath.run.printing import escape
+from scorepath.run.reading import check_links
 from scorepath.run.summary import mean_ci95, t95
 from scorepath.run.sweep import format_table, key_of, read_runs, shorten
-from scorepath.run.trust import check_links, read_overrides
+from scorepath.run.trust import read_overrides
 
 log = logging.getLogger("scorepath")
 _GRID = 200  # points that the curves are interpolated on
@@ -117,7 +119,7 @@ def group_by_seed(folder: Path) -> dict[str, list[dict[str, Any]]]:
         keep = [text for text in overrides if key_of(text) not in ("seed", "sweep", "resume")]
         groups[tuple(keep)].append(row)
     common = set.intersection(*map(set, groups)) if len(groups) > 1 else set()
-    names = {keep: " ".join(text for text in keep if text not in common) or "defaults" for keep in groups}
+    names = {keep: escape(" ".join(text for text in keep if text not in common)) or "defaults" for keep in groups}
     return {names[keep]: rows for keep, rows in groups.items()}
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,9 @@ _LEARNING = ("optimizer.lr", "lr_schedule", "baseline.make_optimizer.lr")  # and
 
 def load_run(cfg: DictConfig, directory: Path, module: "PolicyGradient") -> tuple[Path, dict[str, Any]] | None:
     """Finds and checks the checkpoint to resume from, and sets what is needed before `fit` loads it."""
+    from scorepath.build import make_environment  # noqa: PLC0415
     from scorepath.run.checkpoints import read_newest  # noqa: PLC0415
+    from scorepath.run.restore import check_optimizers, check_policy  # noqa: PLC0415
 
     found = read_newest(cfg.resume, directory)
     if found is None:
@@ -41,6 +44,9 @@ def load_run(cfg: DictConfig, directory: Path, module: "PolicyGradient") -> tupl
     _check_same_run(module, checkpoint, path)
     module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"])
+    with closing(make_environment(cfg.env, 1)) as env:
+        check_policy(module.policy, env, path)
+    check_optimizers(module, checkpoint, path)
     return found
 
 

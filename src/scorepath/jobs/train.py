@@ -24,6 +24,7 @@ from scorepath.run.directory import (
     locked,
     write_json,
 )
+from scorepath.run.reading import check_run_folder
 from scorepath.run.redaction import Redaction
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def train(cfg: DictConfig) -> float | None:
     if cfg.trainer.devices == cfg.trainer.get("num_nodes", 1) == 1:
         forget_other_tasks()
     if is_main_process():
+        check_run_folder(directory)  # before anything is read, logged or written
         check_writable(directory)
         if holds_run(directory) and cfg.resume is None:
             raise ConfigError(
@@ -194,11 +196,14 @@ def _train_module(
     from scorepath.jobs.finish import final_evaluation, finish_dashboard, report  # noqa: PLC0415
     from scorepath.jobs.trainer import make_trainer  # noqa: PLC0415
     from scorepath.run.dashboard import show_config  # noqa: PLC0415
+    from scorepath.run.restore import check_progress  # noqa: PLC0415
     from scorepath.run.summary import weights_sha256  # noqa: PLC0415
 
     resumed = load_run(cfg, directory, module)
     garbage.resume()
     trainer, chosen, stopping, stop_signal = make_trainer(cfg, directory, module)
+    if resumed is not None:
+        check_progress(trainer, *resumed)
     ended = resumed is not None and has_ended(cfg, module, stopping, *resumed)
     with stop_signal:
         if trainer.is_global_zero:

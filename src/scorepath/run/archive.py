@@ -7,9 +7,10 @@ import io
 import pickle
 import pickletools
 import zipfile
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from torch import Tensor
 
@@ -28,7 +29,9 @@ _ENTRY_BYTES = {  # of torch's storages
 }
 _MAX_DIMENSIONS = 8
 _MAX_PICKLE_BYTES = 1 << 20  # without the tensors' entries; a checkpoint of four tensors has 5 KB
+_OVERHEAD = 1024  # bytes of a member at most, beside its content and name: headers, and padding to multiples of 64
 _MAX_NESTING = 20_000  # Python's hash of a tuple in a tuple in a tuple knows no limit but the stack's
+_MAX_DEPTH = 100
 _COUNTERS = ("seed", "update_index", "env_steps", "episodes")
 
 
@@ -58,6 +61,19 @@ def check_archive(data: bytes) -> None:
     _PlainUnpickler(content, records).load()
 
 
+def check_length(file: IO[bytes], length: int) -> None:
+    """Refuses a file of that length which the members of an archive do not fill, without reading it.
+
+    Raises:
+        ValueError: with both lengths; or BadZipFile.
+    """
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+    held = sum(member.compress_size + len(member.filename) for member in members)
+    if length > held + _OVERHEAD * (len(members) + 1):
+        raise ValueError(f"it has {length:,} bytes, and {held:,} of them in use")
+
+
 def check_content(checkpoint: Any, path: Path) -> None:
     """Refuses a checkpoint that lacks what a run saves, or has another kind of thing in its place.
 
@@ -68,16 +84,42 @@ def check_content(checkpoint: Any, path: Path) -> None:
     Raises:
         ConfigError: with what is missing.
     """
+    _check_extent(checkpoint, path)
     own = checkpoint.get("scorepath")
     kinds: list[tuple[Any, str, type]] = [(checkpoint, name, dict) for name in ("scorepath", "state_dict", "callbacks")]
-    kinds += [(own, "config", dict), *((own, name, int) for name in _COUNTERS)]
+    kinds += [(own, "config", dict), *((own, name, int) for name in ("format", *_COUNTERS))]
     for node, name, kind in kinds:
         found = node.get(name) if isinstance(node, dict) else None
-        if not isinstance(found, kind) or (isinstance(found, int) and found < 0):
+        is_kind = isinstance(found, kind) and not isinstance(found, bool)
+        if not is_kind or (isinstance(found, int) and not 0 <= found < 2**63):
             raise ConfigError(f"{path} is no checkpoint of a run (its {name} is {found!r:.40}): choose another.")
+    if any(isinstance(found, Tensor) for _, found in _walk(own)):
+        raise ConfigError(f"{path} is no checkpoint of a run (its config has a tensor): choose another.")
+    for name in (*checkpoint["state_dict"], *checkpoint["callbacks"]):
+        if not isinstance(name, str):
+            raise ConfigError(f"{path} is no checkpoint of a run (it has the key {name!r:.40}): choose another.")
     for name, found in checkpoint["state_dict"].items():
         if not isinstance(found, Tensor):
             raise ConfigError(f"{path} is no checkpoint of a run (its {name} is no tensor): choose another.")
+
+
+def _check_extent(checkpoint: Any, path: Path) -> None:
+    """Refuses what functions that call themselves could not follow, or would follow for ever."""
+    for number, (depth, _) in enumerate(_walk(checkpoint)):
+        if depth > _MAX_DEPTH or number > _MAX_PICKLE_BYTES:  # without repetition, each thing takes a byte
+            raise ConfigError(f"{path} is no checkpoint of a run (nested too deeply, or in itself): choose another.")
+
+
+def _walk(content: Any) -> Iterator[tuple[int, Any]]:
+    """All that is in plain data, with its depth; what is in several places as often."""
+    left = [(0, content)]
+    while left:
+        depth, node = left.pop()
+        yield depth, node
+        children: Any = node if isinstance(node, list | tuple) else ()
+        if isinstance(node, dict):
+            children = (*node.keys(), *node.values())
+        left += [(depth + 1, child) for child in children]
 
 
 def _check_members(archive: zipfile.ZipFile, length: int) -> dict[str, int]:

@@ -4,7 +4,9 @@ import contextlib
 import hashlib
 import io
 import logging
+import math
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from scorepath.errors import ConfigError, OutputError
 from scorepath.module import CHECKPOINT_FORMAT, PolicyGradient
-from scorepath.run.archive import check_archive, check_content
+from scorepath.run.archive import check_archive, check_content, check_length
+from scorepath.run.reading import memory_bytes, open_regular
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 _SEAL = b"scorepath sha256 "  # before 64 hexadecimal digits at the end of the file, where torch.load does not look
@@ -107,7 +110,10 @@ class Checkpoints(pl.Callback):
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
+        best = state_dict["best"]
+        if best is not None and not (isinstance(best, float) and math.isfinite(best)):
+            raise ValueError(f"best={best!r:.40} is no mean return")
+        self.best = best
 
 
 def read_newest(resume: str | None, run_directory: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -151,20 +157,40 @@ def read_newest(resume: str | None, run_directory: Path) -> tuple[Path, dict[str
     )
 
 
+def _read_sealed(path: Path) -> tuple[bytes, bytes]:
+    """What is in a checkpoint file, and its seal.
+
+    It is read into memory once, and once more as tensors. What is no archive of that length, for the most part a hole,
+    is refused before it is read.
+    """
+    length = len(seal(b""))
+    try:
+        with open_regular(path, memory_bytes() // 2) as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - length))
+            end = file.read()
+            if not end.startswith(_SEAL):
+                raise ConfigError(
+                    f"{path} is cut off, damaged or not a checkpoint of scorepath's: its seal is missing."
+                )
+            check_length(file, size - length)
+            file.seek(0)
+            return file.read(size - length), end
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror or error}).") from error
+    except MemoryError as error:
+        raise ConfigError(f"{path} cannot be read: there is not enough memory for its {size:,} bytes.") from error
+    except (ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{path} is damaged or no checkpoint: {error}.") from error
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint as plain data: no code in it is run.
 
     Raises:
         ConfigError: if it is damaged or cannot be read, or another program or a newer version wrote it.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from error
-    length = len(seal(b""))
-    data, end = content[:-length], content[-length:]
-    if not end.startswith(_SEAL):
-        raise ConfigError(f"{path} is cut off, damaged or not a checkpoint of scorepath's: its seal is missing.")
+    data, end = _read_sealed(path)
     if end != seal(data):
         raise ConfigError(f"{path} is damaged: it does not agree with its own checksum.")
     try:
@@ -172,7 +198,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         version = checkpoint["scorepath"]["format"]
         is_newer = version > CHECKPOINT_FORMAT
-    except Exception as error:  # torch raises half a dozen types
+    except Exception as error:  # torch raises half a dozen types, and MemoryError
         reason = str(error).split("\n", 1)[0]
         raise ConfigError(f"{path} cannot be read as a scorepath checkpoint ({reason}): choose another.") from error
     if is_newer:

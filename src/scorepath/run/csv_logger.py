@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 
 from scorepath.errors import ConfigError
+from scorepath.run.reading import MAX_METRICS_BYTES, read_bytes
 
 
 class CSVLogger(Logger):
@@ -83,7 +84,7 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, MAX_METRICS_BYTES).decode()
         whole = text[: text.rfind("\n") + 1]  # a process that was killed may have left half a line
         rows = list(csv.DictReader(whole.splitlines(), strict=True))
         for row in rows:

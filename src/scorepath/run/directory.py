@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from scorepath.errors import ConfigError
+from scorepath.run.reading import read_json
 
 try:
     import resource
@@ -63,10 +64,10 @@ def holds_run(directory: Path) -> bool:
     if any((directory / "checkpoints").glob("*.ckpt")):
         return True
     try:
-        return json.loads((directory / "summary.json").read_text(encoding="utf-8")).get("updates") is not None
+        return read_json(directory / "summary.json").get("updates") is not None
     except FileNotFoundError:
         return False
-    except (OSError, ValueError, AttributeError):
+    except (ValueError, AttributeError):
         return True  # whatever it was
 
 

@@ -1,7 +1,7 @@
 """The jobs of a sweep: how their folders are named, and their results, read from their summaries."""
 
 import hashlib
-import json
+import math
 import os
 import re
 from collections import Counter
@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import yaml  # type: ignore[import-untyped]
 
 from scorepath.errors import ConfigError
+from scorepath.run.printing import escape
+from scorepath.run.reading import read_json
 from scorepath.run.trust import read_overrides
 
 _HEADER = ("job", "status", "return", "95 % interval", "env steps", "solved at", "seconds")
@@ -142,19 +144,24 @@ def read_runs(directory: Path) -> list[dict[str, Any]]:
 def _read_summary(path: Path) -> dict[str, Any]:
     """A summary whose figures are figures, or what is the matter with it as its status."""
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = read_json(path)
     except FileNotFoundError:
         return {"status": "no summary"}
-    except (OSError, ValueError):
+    except ValueError:
         return {"status": "summary damaged"}
     if not isinstance(summary, dict) or not isinstance(summary.get("status"), str):
         return {"status": "summary damaged"}
     interval = summary.get("eval_return_ci95") or (0.0, 0.0)
-    figures = [summary.get(key) for key in _FIGURES]
+    figures = [summary[key] for key in _FIGURES if summary.get(key) is not None]
     whole = isinstance(interval, list | tuple) and len(interval) == 2
-    if not whole or not all(isinstance(figure, int | float | None) for figure in (*figures, *interval)):
+    if not whole or not all(map(_is_figure, (*figures, *interval))):
         return {"status": "summary damaged"}
     return summary
+
+
+def _is_figure(value: Any) -> bool:
+    """Whether this is a number that fits into a column of numbers: JSON's may have any length."""
+    return (isinstance(value, float) and math.isfinite(value)) or (isinstance(value, int) and abs(value) < 2**63)
 
 
 def format_sweep(rows: Sequence[dict[str, Any]]) -> str:
@@ -177,8 +184,8 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Left-aligned columns under a ruled header."""
-    lines = [header, *rows]
+    """Left-aligned columns under a ruled header; what cells hold of files is escaped."""
+    lines = [header, *([escape(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     text.insert(1, "  ".join("-" * width for width in widths))

@@ -3,22 +3,22 @@
 Nothing here reads the machine's variables, or imports what a file names outside of the modules that the user trusts.
 """
 
+import contextlib
+import itertools
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
 from scorepath.errors import ConfigError
+from scorepath.run.places import CONF, Place, is_special, read_places
+from scorepath.run.reading import MAX_YAML_BYTES, read_yaml
 
-_CONF = Path(__file__).resolve().parents[3] / "conf"
 _BUILT = ("env", "policy", "dist")  # the nodes of a saved config that are instantiated
 _GROUPS = (*_BUILT, "problem")  # whose options name what these nodes are made of
-_MAX_CONFIG_BYTES = 1 << 18
-_MAX_CONFIG_DEPTH = 50  # PyYAML takes time by its square
 _TARGET = re.compile(r"\b_target_: *([\w.]+)")
 _REFERENCE = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")  # all else between ${ and } may read the machine
 # Python's own modules and ours have functions that start what they are given: their members are trusted one by one
@@ -35,7 +35,7 @@ def read_config(path: Path, trusted: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         ConfigError: if it is no config, or holds what is not trusted.
     """
-    return check_config(_read_yaml(path), trusted, str(path))
+    return check_config(read_yaml(path), trusted, str(path))
 
 
 def read_overrides(path: Path) -> list[str]:
@@ -47,50 +47,23 @@ def read_overrides(path: Path) -> list[str]:
     Raises:
         ConfigError: if it is no list of texts.
     """
-    overrides = _read_yaml(path)
+    overrides = read_yaml(path)
     if not isinstance(overrides, list) or not all(isinstance(text, str) for text in overrides):
         raise ConfigError(f"{path} is not a run's list of overrides: choose another folder of runs.")
     return overrides
-
-
-def _read_yaml(path: Path) -> Any:
-    """A file's dicts, lists and values; the interpolations in it stay as they are."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_CONFIG_BYTES + 1)
-        if len(text) > _MAX_CONFIG_BYTES:
-            raise ConfigError(f"{path} is larger than {_MAX_CONFIG_BYTES:,} bytes: no run writes such a config.")
-        _check_events(text, path)
-        return yaml.safe_load(text)
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path} cannot be read as YAML ({reason}): choose another run.") from error
-
-
-def _check_events(text: bytes, path: Path) -> None:
-    """Refuses what makes a small text large or slow."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            raise ConfigError(
-                f"{path} has an alias (*{event.anchor}), which may grow without bounds: no run writes one."
-            )
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _MAX_CONFIG_DEPTH:
-            raise ConfigError(f"{path} is nested deeper than {_MAX_CONFIG_DEPTH} levels: no run writes such a config.")
 
 
 def check_config(config: Any, trusted: Sequence[str] = (), where: str = "the saved config") -> dict[str, Any]:
     """Refuses a config that could run code, or read files or variables of the machine, when it is built.
 
     A `_target_` must be one of the very strings that `conf` names, for aliases reach any module: in the nodes that are
-    built, those of environments, policies and distributions, and elsewhere any. A value of these nodes may be a
+    built, at that very place, and elsewhere any. All else in these nodes must be plain values; a value may be a
     reference to another key's value, and no other interpolation.
 
     Args:
         config: plain dicts, lists and values, unresolved.
-        trusted: what the user allows beyond that: `_target_`s; modules, for what is defined in them and for the
-            environments that they register; `module:Id`s; paths.
+        trusted: what the user allows beyond that: `_target_`s, wherever they stand; modules, for what is defined in
+            them and for the environments that they register; `module:Id`s; paths.
         where: it lies, for messages.
 
     Returns:
@@ -101,38 +74,85 @@ def check_config(config: Any, trusted: Sequence[str] = (), where: str = "the sav
     """
     if not isinstance(config, dict):
         raise ConfigError(f"{where} is not a run's config: it holds a {type(config).__name__}, not keys.")
-    _check_targets(config, _targets("**"), trusted, where)
-    nodes = {key: _resolve(config[key], config, key, where) for key in (*_BUILT, "seed") if key in config}
-    own = {name for group in _GROUPS for name in _targets(group)}
-    _check_targets(nodes, own, trusted, where)
-    _check_definitions(nodes, own, trusted, where)
-    for key, value in _values(nodes):
-        _check_value(key, value, trusted, where)
+    conf = _targets()
+    named = _classes(config, where)
+    _refuse_targets([(place, name) for place, name in named if name not in conf], trusted, where)
+    known: dict[str, Any] = {}
+    nodes = {key: _resolve(config[key], config, key, where, known) for key in (*_BUILT, "seed") if key in config}
+    if next(itertools.islice(_values(nodes), MAX_YAML_BYTES, None), None) is not None:  # more than a file has bytes
+        raise ConfigError(f"{where} has references that repeat each other's values without end: no run writes them.")
+    theirs = _check_classes(nodes, trusted, where)
+    for place, value in _values(nodes):
+        if place[-1] != "_target_":
+            _check_value(place, value, trusted, where)
+            theirs |= _members(place, value, trusted)
+    for place, name in theirs.items():  # last of all, for trusted modules are imported here
+        _check_definition(place, name, trusted, where)
     return nodes
 
 
-def _targets(group: str) -> set[str]:
-    """The `_target_`s that the options of a config group name."""
-    return {name for path in _CONF.glob(f"{group}/*.yaml") for name in _TARGET.findall(path.read_text())}
+@cache
+def _targets() -> set[str]:
+    """The `_target_`s that the options of conf name."""
+    return {name for path in CONF.glob("**/*.yaml") for name in _TARGET.findall(path.read_text(encoding="utf-8"))}
 
 
-def _values(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that is no dict and no list, with its dotted key."""
-    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
-    if children is None:
-        yield key, node
-        return
+def _nodes(node: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
+    """A node and all below it, with their keys from the top."""
+    yield place, node
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for name, child in children:
-        yield from _values(child, f"{key}.{name}" if key else str(name))
+        yield from _nodes(child, (*place, str(name)))
 
 
-def _check_targets(node: Any, own: set[str], trusted: Sequence[str], where: str) -> None:
-    allowed = {*own, *trusted}
-    unknown = {
-        str(value): key
-        for key, value in _values(node)
-        if _is_target(key) and value not in allowed and not _trusted_module(value, trusted)
-    }
+def _values(node: Any) -> Iterator[tuple[Place, Any]]:
+    """Every value that is no dict and no list; and every key, for that may be read as a value too."""
+    for place, child in _nodes(node):
+        if not isinstance(child, dict | list):
+            yield place, child
+        elif isinstance(child, dict):
+            yield from (((*place, "(key)"), key) for key in child)
+
+
+def _dotted(place: Place) -> str:
+    return ".".join(place)
+
+
+def _check_classes(nodes: dict[str, Any], trusted: Sequence[str], where: str) -> dict[Place, str]:
+    """Refuses a class where conf has none or another, and what tells Hydra to build a node otherwise than conf does.
+
+    Returns:
+        Those that stand there because the user trusts them.
+    """
+    places = read_places(_BUILT, _GROUPS)
+    theirs = {place: name for place, name in _classes(nodes, where) if name not in places.of(place)}
+    _refuse_targets(list(theirs.items()), trusted, where)
+    for place, node in _nodes(nodes):
+        for key in filter(is_special, node if isinstance(node, dict) else ()):
+            name = node.get("_target_", "")
+            if key == "_target_" or places.has(place, key, node[key]) or _is_trusted(name, trusted):
+                continue
+            remedy = f", or allow its class with 'trust=[{name}]'" if name else ""
+            raise ConfigError(
+                f"{where} has {_dotted((*place, key))}={node[key]}, which tells Hydra how to build what stands there, "
+                f"and no option of conf does: leave it out{remedy}."
+            )
+    return {(*place, "_target_"): name for place, name in theirs.items()}
+
+
+def _classes(node: Any, where: str) -> list[tuple[Place, str]]:
+    """The `_target_`s in a node and below it, and the places of what they are of."""
+    dicts = ((place, child) for place, child in _nodes(node) if isinstance(child, dict))
+    found = [(place, child["_target_"]) for place, child in dicts if "_target_" in child]
+    for place, name in found:
+        if not isinstance(name, str):
+            raise ConfigError(f"{where} has {_dotted(place)}._target_={name}, which names no class: leave it out.")
+    return found
+
+
+def _refuse_targets(found: Sequence[tuple[Place, str]], trusted: Sequence[str], where: str) -> None:
+    """Refuses all of these `_target_`s that the user does not trust."""
+    unknown = {name: f"{_dotted(place)}._target_" for place, name in found if not _is_trusted(name, trusted)}
     if unknown:
         modules = [_module_of(name) for name in unknown]
         whole = f", or all that is defined there with 'trust=[{','.join(dict.fromkeys(modules))}]'"
@@ -143,21 +163,32 @@ def _check_targets(node: Any, own: set[str], trusted: Sequence[str], where: str)
         )
 
 
-def _check_definitions(node: Any, own: set[str], trusted: Sequence[str], where: str) -> None:
+def _check_definition(place: Place, target: str, trusted: Sequence[str], where: str) -> None:
     """Refuses what a trusted module has from elsewhere: by `import os` in it, `mylab.os.system` lies in `mylab`."""
-    for key, value in _values(node):
-        if not _is_target(key) or value in {*own, *trusted}:
-            continue
-        module = _trusted_module(value, trusted)
-        try:
-            definition = getattr(_locate(value), "__module__", None)
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(f"{where} names {value} (at {key}), which cannot be imported: {error}.") from error
-        if not _lies_in(str(definition), module):
-            raise ConfigError(
-                f"{where} would call {value} (at {key}), which is not defined in {module}, though that has it: if you "
-                f"trust the code, allow it with 'trust=[{value}]'."
-            )
+    if target in trusted:
+        return
+    module = _trusted_module(target, trusted)
+    try:
+        definition = getattr(_locate(target), "__module__", None)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"{where} names {target} (at {_dotted(place)}), which cannot be imported: {error}."
+        ) from error
+    if not _lies_in(str(definition), module):
+        raise ConfigError(
+            f"{where} would call {target} (at {_dotted(place)}), which is not defined in {module}, though that has it: "
+            f"if you trust the code, allow it with 'trust=[{target}]'."
+        )
+
+
+def _members(place: Place, value: Any, trusted: Sequence[str]) -> dict[Place, str]:
+    """What a `module:name` names that is no environment's id but a member of the module, which Gymnasium may call."""
+    module, colon, name = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if not colon or value in trusted or not name.isidentifier():
+        return {}
+    with contextlib.suppress(ImportError):  # Gymnasium will tell
+        return {place: f"{module}.{name}"} if hasattr(import_module(module), name) else {}
+    return {}
 
 
 def _locate(target: str) -> Any:
@@ -170,10 +201,19 @@ def _locate(target: str) -> Any:
     return found
 
 
-def _trusted_module(target: Any, trusted: Sequence[str]) -> str:
+def _is_trusted(target: str, trusted: Sequence[str]) -> bool:
+    return target in trusted or bool(_trusted_module(target, trusted))
+
+
+def _trusted_module(target: str, trusted: Sequence[str]) -> str:
     """The trusted module in which a dotted name lies, or no text."""
-    modules = (module for module in trusted if module.split(".")[0] not in _NEVER_WHOLE)
-    return next((module for module in modules if _lies_in(str(target), module)), "")
+    return next((module for module in trusted if _is_whole(module) and _lies_in(target, module)), "")
+
+
+def _is_whole(module: str) -> bool:
+    """Whether this may be the name of a module that can be trusted as a whole."""
+    names = module.split(".")
+    return all(name.isidentifier() for name in names) and names[0] not in _NEVER_WHOLE
 
 
 def _lies_in(name: str, module: str) -> bool:
@@ -183,22 +223,23 @@ def _lies_in(name: str, module: str) -> bool:
 def _module_of(target: str) -> str:
     """The module that a `_target_` seems to lie in, if that can be trusted as a whole; or no text."""
     module = target.rpartition(".")[0]
-    names = module.split(".")
-    return module if all(name.isidentifier() for name in names) and names[0] not in _NEVER_WHOLE else ""
+    return module if _is_whole(module) else ""
 
 
-def _is_target(key: str) -> bool:
-    return "_target_" in key.split(".")  # or of a dict or list in its place
+def _resolve(node: Any, config: dict[str, Any], key: str, where: str, known: dict[str, Any]) -> Any:
+    """A node with the references in it replaced by the values that they name, which hold no further ones.
 
-
-def _resolve(node: Any, config: dict[str, Any], key: str, where: str) -> Any:
-    """A node with the references in it replaced by the values that they name, which hold no further ones."""
+    Args:
+        known: what references have been found to name, for each is to be looked through but once.
+    """
     if isinstance(node, dict):
-        return {name: _resolve(child, config, f"{key}.{name}", where) for name, child in node.items()}
+        return {name: _resolve(child, config, f"{key}.{name}", where, known) for name, child in node.items()}
     if isinstance(node, list):
-        return [_resolve(child, config, f"{key}.{index}", where) for index, child in enumerate(node)]
+        return [_resolve(child, config, f"{key}.{index}", where, known) for index, child in enumerate(node)]
     if not isinstance(node, str) or "${" not in node:
         return node
+    if node in known:
+        return known[node]
     reference = _REFERENCE.fullmatch(node)
     if reference is None:
         raise ConfigError(
@@ -210,11 +251,13 @@ def _resolve(node: Any, config: dict[str, Any], key: str, where: str) -> Any:
         value = value.get(name) if isinstance(value, dict) else None
     if value is None or any(isinstance(found, str) and "${" in found for _, found in _values(value)):
         raise ConfigError(f"{where} has {key}={node}, which names no plain value: write the value itself in its place.")
+    known[node] = value
     return value
 
 
-def _check_value(key: str, value: Any, trusted: Sequence[str], where: str) -> None:
-    if value is None or isinstance(value, bool | int | float) or value in trusted or _is_target(key):
+def _check_value(place: Place, value: Any, trusted: Sequence[str], where: str) -> None:
+    key = _dotted(place)
+    if value is None or isinstance(value, bool | int | float) or value in trusted:
         return
     if not isinstance(value, str):
         raise ConfigError(f"{where} has {key}={value}, a {type(value).__name__}: no run writes one.")
@@ -225,20 +268,10 @@ def _check_value(key: str, value: Any, trusted: Sequence[str], where: str) -> No
             f"'trust=[\"{value}\"]'."
         )
     module, colon, _ = value.partition(":")
-    if key.startswith("env.") and colon and module not in trusted and not _trusted_module(module, trusted):
-        # Gymnasium takes an id apart wherever it is given one, also as an argument of a wrapper
+    # Gymnasium takes an id apart wherever it is given one, also as an argument of a wrapper
+    if colon and not _trusted_module(module, trusted):
+        allowed = module if _is_whole(module) else f'"{value}"'
         raise ConfigError(
             f"{where} has {key}={value}, for which Gymnasium would import {module}: if you trust the code, allow it "
-            f"with 'trust=[{module}]'."
+            f"with 'trust=[{allowed}]'."
         )
-
-
-def check_links(folder: Path, *names: str) -> None:
-    """Refuses a folder in which a file that is to be written is a link: what it points to would be written over.
-
-    Raises:
-        ConfigError: with its path.
-    """
-    for path in (folder / name for name in names):
-        if path.is_symlink():
-            raise ConfigError(f"{path} is a link to {path.readlink()}, which would be written over: remove the link.")
