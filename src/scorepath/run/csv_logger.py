@@ -52,33 +52,31 @@ class CSVLogger(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        if self._columns is None:
-            end = math.inf if self.purge_step is None else self.purge_step
-            self._columns = self._rewrite((), end) if self.path.exists() else []
-        if not self._pending:
-            return
-        new = dict.fromkeys(key for row in self._pending for key in row if key not in self._columns)
-        if new:
-            self._columns = self._rewrite(tuple(new))
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, self._columns).writerows(self._pending)
-        self._pending.clear()
+        begins = self._columns is None
+        columns = next(_stream(self.path), []) if self._columns is None else self._columns
+        new = list(dict.fromkeys(key for row in self._pending for key in row if key not in columns))
+        if new or (begins and self.path.exists()):
+            self._rewrite(new, self.purge_step if begins else None)
+        self._columns = [*columns, *new]
+        if self._pending:
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                csv.DictWriter(file, self._columns).writerows(self._pending)
+            self._pending.clear()
 
     def finalize(self, status: str) -> None:
         self.save()
 
-    def _rewrite(self, new: Sequence[str], end: float = math.inf) -> list[str]:
-        """Adds columns, and drops the rows from the env step `end` on and half a line; returns all columns."""
+    def _rewrite(self, new: Sequence[str], purge_step: int | None) -> None:
+        """Adds columns, and drops the rows that are purged, and half a line of a process that was killed."""
+        end = math.inf if purge_step is None else purge_step
         with replacing(self.path, text=True) as file:
             writer, rows = csv.writer(file), _stream(self.path)
-            header = next(rows, [])
-            columns = [*header, *new]
-            if columns:
-                writer.writerow(columns)
+            header, blank = next(rows, []), [""] * len(new)
+            if header or new:
+                writer.writerow([*header, *new])
             for row in rows:
                 if float(row[header.index("env_steps")]) < end:
-                    writer.writerow([*row, *("" for _ in new)])
-        return columns
+                    writer.writerow(row + blank)
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:

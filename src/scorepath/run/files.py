@@ -41,7 +41,9 @@ def replacing(path: Path, *, text: bool = False, keep: Path | None = None) -> It
         if keep is not None and path.exists():
             path.replace(keep)
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename in (None, str(partial)):
+            error.filename, error.filename2 = str(path), None  # the name that a user knows
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
