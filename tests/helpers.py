@@ -10,17 +10,20 @@ import json
 import logging
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import lightning.pytorch as pl
+import pytest
 import torch
 from gymnasium.envs.classic_control import CartPoleEnv
 from hydra.core.global_hydra import GlobalHydra
@@ -71,6 +74,25 @@ def train(folder: Path, *overrides: str, directory: str | None = "run") -> Outco
     if directory is not None:
         overrides = (f"hydra.run.dir={directory}", *overrides)
     return _run_here("train", folder, directory or ".", *overrides)
+
+
+def fork(folder: Path, *overrides: str) -> int:
+    """A run in a process of its own; exits with the command's code. Returns its pid."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads that are held elsewhere: ours hold nothing
+        pid = os.fork()
+    if pid:
+        return pid
+    code = 70
+    try:
+        outcome = train(folder, *overrides)
+        (folder / "said").write_text(outcome.out + outcome.err)
+        code = outcome.code
+    except BaseException:
+        (folder / "said").write_text(traceback.format_exc())
+    finally:
+        os._exit(code)
+    return 0
 
 
 def sweep(folder: Path, *overrides: str, name: str = "it") -> Outcome:
@@ -158,6 +180,33 @@ def environment(**variables: str) -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **variables}
 
 
+# What the system answers: the machine's fault, in a process that knows nothing of it
+MACHINE = """
+import fcntl, os
+def answer(number):
+    def call(*args):
+        raise OSError(number, os.strerror(number))
+    return call
+if "FLOCK" in os.environ:
+    fcntl.flock = answer(int(os.environ["FLOCK"]))
+if "FSYNC" in os.environ:
+    os.fsync = answer(int(os.environ["FSYNC"]))
+"""
+
+
+def machine(folder: Path, **answers: int) -> dict[str, str]:
+    """Environment of a process to which the system's calls `flock` and `fsync` answer with errors.
+
+    Args:
+        folder: for what the process loads at its start.
+        answers: name of a call -> errno.
+    """
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(MACHINE)
+    variables = environment(**{name.upper(): str(number) for name, number in answers.items()})
+    return {**variables, "PYTHONPATH": f"{folder}{os.pathsep}{variables['PYTHONPATH']}"}
+
+
 def start(script: str, folder: Path, *overrides: str, **variables: str) -> subprocess.Popen:
     """A script in a process of its own."""
     return subprocess.Popen(
@@ -216,6 +265,27 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
         assert process.poll() is None, f"ended with {process.returncode} before {path}: {process.communicate()}"
         assert time.monotonic() < deadline, f"no {path}"
         time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """A folder in which nothing can be written: mounted so where the user may, who is not stopped by permissions."""
+    if os.geteuid():
+        mode = folder.stat().st_mode
+        folder.chmod(0o555)
+        try:
+            yield
+        finally:
+            folder.chmod(mode)
+        return
+    mount = ["mount", "--bind", str(folder), str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("neither permissions nor a mount can keep this user from writing")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def without_time(rows: list[dict[str, str]]) -> list[dict[str, str]]:

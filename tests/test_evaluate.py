@@ -10,7 +10,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
-from helpers import Outcome, evaluate, finish, imported_by, start, train
+from helpers import Outcome, evaluate, finish, imported_by, read_only, start, train
 from PIL import Image, ImageSequence
 
 pytestmark = [
@@ -61,6 +61,20 @@ def test_report(folder):
     assert 1 <= low < result["return_mean"] < high <= 500  # what CartPole can return
     assert high > result["return_mean"] + half  # room for longer episodes than were seen
     assert json.loads((folder / "cartpole" / "evaluation.json").read_text()) == result
+
+
+@pytest.mark.parametrize("video", ["true", "false"])
+def test_a_run_that_may_only_be_read_is_evaluated_all_the_same(folder, tmp_path, video):
+    run = shutil.copytree(folder / "cartpole", tmp_path / "run")
+    (run / "evaluation.json").unlink(missing_ok=True)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with read_only(run):
+        outcome = evaluate(tmp_path, "run_dir=run", "episodes=5", f"video={video}")
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert outcome.code == 0, outcome.err
+    assert "the evaluation could not be saved in run" in outcome.sentence
+    assert "to a file of your own with > FILE, or evaluate a copy of the folder" in outcome.sentence
+    assert json.loads(outcome.out) == report(evaluate(tmp_path, "run_dir=run", "episodes=5"))
 
 
 def test_same_command_gives_the_same_report(folder):

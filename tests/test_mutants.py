@@ -784,15 +784,15 @@ MUTANTS = (
     Mutant(
         "best_becomes_previous",
         "run/checkpoints.py",
-        "if target.name == LAST and target.exists():",
-        "if target.exists():",
+        " if target.name == LAST else None",
+        "",
         "test_run.py::test_only_the_last_checkpoint_becomes_the_one_before",
     ),
     Mutant(
         "metrics_purged_a_row_too_few",
         "run/csv_logger.py",
-        'int(row["env_steps"]) < self.purge_step',
-        'int(row["env_steps"]) <= self.purge_step',
+        'float(row[header.index("env_steps")]) < end',
+        'float(row[header.index("env_steps")]) <= end',
         "test_run.py::test_purge_drops_what_follows_a_checkpoint_and_goes_on",
     ),
     Mutant(

@@ -145,6 +145,19 @@ def stopped(tmp_path) -> Outcome:
     return succeed(train(tmp_path, *SMALL, "episodes_per_update=8", "max_env_steps=500"))
 
 
+def test_a_finished_run_that_is_resumed_as_another_stays_byte_for_byte(tmp_path):
+    """With all that a run writes, and nothing left to learn."""
+    options = ("eval.episodes=2", "episodes_per_update=8", "max_env_steps=500")
+    first = succeed(train(tmp_path, *options))
+    before = snapshot(first.directory)
+    assert {"summary.json", "metrics.csv", "train.log", ".hydra/config.yaml", "checkpoints/last.ckpt"} <= set(before)
+    assert any(name.startswith("tensorboard/") for name in before)
+    outcome = train(tmp_path, *options, "resume=auto", "optimizer=sgd")
+    assert outcome.code == 2
+    assert "optimizer._target_ was torch.optim.Adam and is torch.optim.SGD" in outcome.sentence
+    assert snapshot(first.directory) == before
+
+
 @pytest.mark.parametrize(
     ("change", "remedy"),
     [

@@ -7,7 +7,7 @@ import signal
 
 import numpy as np
 import pytest
-from helpers import FAULTY, HOLD, Outcome, finish, plot, start, sweep, train, wait_for
+from helpers import FAULTY, HOLD, Outcome, finish, plot, read_only, start, sweep, train, wait_for
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -109,6 +109,18 @@ def test_plot_draws_the_curves_and_prints_a_table_over_seeds(grid):
         runs = [summary for folder, summary in summaries(grid).items() if dist in folder]
         mean = sum(summary["eval_return_mean"] for summary in runs) / 2
         assert re.split(r"\s{2,}", line)[1:3] == ["2", f"{mean:.2f}"]
+
+
+def test_plot_of_runs_that_may_only_be_read_prints_its_table(grid, tmp_path):
+    runs = shutil.copytree(grid.directory, tmp_path / "runs")
+    expected = plot(tmp_path, "runs=runs", "file=elsewhere.png")
+    with read_only(runs):
+        outcome = plot(tmp_path, "runs=runs")
+        elsewhere = plot(tmp_path, "runs=runs", "file=elsewhere.png")
+    assert outcome.code == elsewhere.code == 0, outcome.err
+    assert re.search(r"the figure could not be saved as runs/curves.png .*file=NAME.png", outcome.sentence)
+    assert outcome.out.splitlines() == expected.out.splitlines()[:-1]  # all but the name of the file
+    assert elsewhere.out == expected.out
 
 
 def test_plot_takes_a_folder_above_the_sweep_and_a_run_of_its_own(grid, tmp_path):

@@ -1,5 +1,6 @@
 """Two runs in one place, folders that are full, forbidden or gone, and memory that is too small."""
 
+import errno
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import HOLD, SCRIPTS, environment, finish, start, train, wait_for
+from helpers import HOLD, SCRIPTS, environment, finish, machine, start, train, wait_for, without_time
 
 from scorepath.run.checkpoints import load_checkpoint
 
@@ -37,6 +38,31 @@ def test_a_second_run_told_the_same_folder_is_refused(tmp_path):
         first.send_signal(signal.SIGKILL)
         first.communicate()
     assert train(tmp_path, *SMALL, "env=gym", f"env.id={HOLD}", "max_env_steps=1500", "resume=auto").code == 0
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def test_a_second_run_is_refused_where_the_disk_has_no_locks(tmp_path, number):
+    """Nor can it sync. A killed run is gone on with as ever, and ends as if it had not been killed."""
+    variables = machine(tmp_path / "machine", flock=number, fsync=errno.EINVAL)
+    whole = train(tmp_path, *HELD, directory="whole")
+    first = start("train", tmp_path, "hydra.run.dir=run", *HELD, **variables, HOLD="training_step:700")
+    try:
+        wait_for(tmp_path / "held", first)
+        before = (tmp_path / "run" / "metrics.csv").read_bytes()
+        second = finish(start("train", tmp_path, "hydra.run.dir=run", *HELD, "resume=auto", **variables), tmp_path)
+        assert second.code == 2
+        assert f"is in use by another run (process {first.pid} on" in second.sentence
+        assert (tmp_path / "run" / "metrics.csv").read_bytes() == before
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.communicate()
+    assert (tmp_path / "run" / ".lock.owner").exists()
+    rest = finish(start("train", tmp_path, "hydra.run.dir=run", *HELD, "resume=auto", **variables), tmp_path / "run")
+    assert rest.code == 0, rest.err
+    assert rest.summary["weights_sha256"] == whole.summary["weights_sha256"]
+    assert without_time(rest.rows) == without_time(whole.rows)
+    assert not (tmp_path / "run" / ".lock.owner").exists()
 
 
 def test_two_runs_of_one_second_get_two_folders(tmp_path):

@@ -9,13 +9,11 @@ import random
 import shutil
 import signal
 import time
-import traceback
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import train, without_time
+from helpers import fork, without_time
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scorepath.run.checkpoints import load_checkpoint
@@ -41,25 +39,6 @@ KINDS = {
     ),
 }
 KILLS = 100  # of each kind
-
-
-def fork(folder: Path, *overrides: str) -> int:
-    """A run in a process of its own; exits with the command's code. Returns its pid."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of threads that are held elsewhere: ours hold nothing
-        pid = os.fork()
-    if pid:
-        return pid
-    code = 70
-    try:
-        outcome = train(folder, *overrides)
-        (folder / "said").write_text(outcome.out + outcome.err)
-        code = outcome.code
-    except BaseException:
-        (folder / "said").write_text(traceback.format_exc())
-    finally:
-        os._exit(code)
-    return 0
 
 
 def curves(directory: Path) -> dict[str, list[tuple[int, float]]]:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from scorepath.config import nearest
 from scorepath.errors import ConfigError, ScorepathError
+from scorepath.run.files import write_text
 
 _TRAIN = Path(__file__).resolve().parents[3] / "scripts" / "train.py"
 _STOPWATCH = "scorepath.benchmark.stopwatch.Stopwatch"
@@ -45,10 +46,10 @@ def benchmark(cfg: DictConfig) -> None:
     print(", ".join(f"{key} {value}" for key, value in results["machine"].items()))
     for part in cfg.parts:
         results[part] = _PARTS[part](bench)
-        file.write_text(json.dumps(results, indent=1), encoding="utf-8")
+        write_text(file, json.dumps(results, indent=1))
     if {"training", "peers"} <= set(results):
         results["ratio"] = ratios(results["training"], results["peers"])
-    file.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    write_text(file, json.dumps(results, indent=1))
     print(f"\n{file}")
 
 

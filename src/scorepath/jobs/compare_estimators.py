@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from scorepath import garbage
 from scorepath.errors import ConfigError, ScorepathError
 from scorepath.run.directory import check_writable
+from scorepath.run.files import replacing
 from scorepath.run.sweep import format_table
 from scorepath.sources import CONF
 
@@ -73,6 +74,8 @@ def compare_variances(cfg: DictConfig, folder: Path) -> None:
     """Writes variance.png and variance.csv."""
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
+    from scorepath.jobs.plot import write_figure  # noqa: PLC0415
+
     sweeps = list(cfg.sweeps.values())
     figure, panels = plt.subplots(1, len(sweeps), figsize=(4.2 * len(sweeps), 3.6), layout="constrained", squeeze=False)
     table: list[tuple[str, ...]] = []
@@ -102,9 +105,9 @@ def compare_variances(cfg: DictConfig, folder: Path) -> None:
     panels[0][0].legend(frameon=False, fontsize="small")
     header = ("task", "combination", "value", "variance", "95 % +-")
     print(format_table(header, table))
-    with (folder / "variance.csv").open("w", newline="") as file:
+    with replacing(folder / "variance.csv", text=True) as file:
         csv.writer(file).writerows([header, *table])
-    figure.savefig(folder / "variance.png", dpi=130)
+    write_figure(figure, folder / "variance.png")
     log.info("%s", folder / "variance.png")
 
 

@@ -1,8 +1,8 @@
 """One evaluation of a saved run, on the original environment."""
 
-import json
 import logging
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from scorepath import garbage
 from scorepath.errors import ConfigError, ScorepathError
-from scorepath.run.directory import write_json
+from scorepath.run.directory import strict_json, write_json
 from scorepath.run.reading import check_links
 from scorepath.run.trust import read_config
 
@@ -19,6 +19,8 @@ log = logging.getLogger("scorepath")
 
 def evaluate(cfg: DictConfig) -> None:
     """Evaluates a saved run on the original environment, prints JSON and writes `evaluation.json` beside it.
+
+    A folder that cannot be written to is evaluated too, and it is said that nothing was saved.
 
     Raises:
         ConfigError: if the folder does not hold a run, or one that could do more than be evaluated.
@@ -89,6 +91,7 @@ def evaluate(cfg: DictConfig) -> None:
         "env_steps_trained": checkpoint["scorepath"]["env_steps"],
     }
     env.close()
+    frames: list[Any] = []
     if cfg.video:
         env = make_evaluation_environment(trained.env, 1, render=True)
         frames, _ = record_episode(
@@ -98,9 +101,16 @@ def evaluate(cfg: DictConfig) -> None:
             deterministic=cfg.deterministic,
         )
         env.close()
+        if not frames:
+            log.warning("%s cannot be drawn, so there is no video.", env.name)
+    try:
         if frames:
             report["video"] = str(write_video(frames, env.render_fps, run / "episode"))
-        else:
-            log.warning("%s cannot be drawn, so there is no video.", env.name)
-    write_json(run / "evaluation.json", report)
-    print(json.dumps(json.loads((run / "evaluation.json").read_text()), indent=2))
+        write_json(run / "evaluation.json", report)
+    except OSError as error:  # a run that may only be read can be evaluated all the same
+        print(
+            f"scorepath: the evaluation could not be saved in {run} ({error.strerror or error}): send what is printed "
+            "to a file of your own with > FILE, or evaluate a copy of the folder.",
+            file=sys.stderr,
+        )
+    print(strict_json(report))

@@ -1,6 +1,7 @@
 """Learning curves over seeds, and the table of their results."""
 
 import logging
+import sys
 import textwrap
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -11,6 +12,7 @@ from omegaconf import DictConfig
 
 from scorepath.errors import ConfigError
 from scorepath.run.csv_logger import read_metrics
+from scorepath.run.files import replacing
 from scorepath.run.printing import escape
 from scorepath.run.reading import check_links
 from scorepath.run.summary import mean_ci95, t95
@@ -30,7 +32,7 @@ def plot(cfg: DictConfig) -> None:
     Runs that are going on, or ended early, are in it too: their status in the table, their curves as thin lines.
 
     Raises:
-        ConfigError: if there are no runs, no metrics, or no matplotlib, or the figure cannot be written.
+        ConfigError: if there are no runs, no metrics, or no matplotlib, or the `file` asked for cannot be written.
     """
     folder = Path(cfg.runs)
     check_links(folder, "curves.png")
@@ -59,12 +61,25 @@ def plot(cfg: DictConfig) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     file = Path(cfg.file or folder / "curves.png")
     try:
-        figure.savefig(file, dpi=130)
+        write_figure(figure, file)
     except (OSError, ValueError) as error:  # the latter for an ending that stands for no kind of picture
-        raise ConfigError(f"file={file} cannot be written ({error}): choose NAME.png in a folder.") from error
+        if cfg.file is not None:
+            raise ConfigError(f"file={file} cannot be written ({error}): choose NAME.png in a folder.") from error
+        reason = getattr(error, "strerror", None) or error
+        print(
+            f"scorepath: the figure could not be saved as {file} ({reason}): choose another place with file=NAME.png.",
+            file=sys.stderr,
+        )
+    else:
+        log.info("%s", file)
     finally:
         plt.close(figure)
-    log.info("%s", file)
+
+
+def write_figure(figure: Any, file: Path) -> None:
+    """Writes a figure in the kind that the file's ending stands for."""
+    with replacing(file) as opened:
+        figure.savefig(opened, format=file.suffix[1:] or "png", dpi=130)
 
 
 def draw_group(axes: Any, name: str, finished: list[Curve], unfinished: list[Curve]) -> None:

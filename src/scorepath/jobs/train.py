@@ -21,9 +21,10 @@ from scorepath.run.directory import (
     forget_other_tasks,
     holds_run,
     is_main_process,
-    locked,
     write_json,
 )
+from scorepath.run.files import write_text
+from scorepath.run.lock import locked
 from scorepath.run.reading import check_run_folder
 from scorepath.run.redaction import Redaction
 
@@ -251,6 +252,6 @@ def _save_config(cfg: DictConfig, directory: Path) -> None:
     hydra_cfg = HydraConfig.get()
     target = directory / ".hydra"
     target.mkdir(exist_ok=True)
-    OmegaConf.save(cfg, target / "config.yaml")
-    OmegaConf.save(OmegaConf.create({"hydra": hydra_cfg}), target / "hydra.yaml")
-    OmegaConf.save(hydra_cfg.overrides.task, target / "overrides.yaml")
+    write_text(target / "config.yaml", OmegaConf.to_yaml(cfg))
+    write_text(target / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra_cfg})))
+    write_text(target / "overrides.yaml", OmegaConf.to_yaml(hydra_cfg.overrides.task))

@@ -1,6 +1,5 @@
 """Checkpoints: best, last and the one before, written whole or not at all, sealed, and loaded as plain data."""
 
-import contextlib
 import hashlib
 import io
 import logging
@@ -17,6 +16,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from scorepath.errors import ConfigError, OutputError
 from scorepath.module import CHECKPOINT_FORMAT, PolicyGradient
 from scorepath.run.archive import check_archive, check_content, check_length
+from scorepath.run.files import replacing
 from scorepath.run.reading import memory_bytes, open_regular
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -38,20 +38,13 @@ class SealedCheckpointIO(TorchCheckpointIO):
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         data = buffer.getvalue()
-        partial = target.with_name(f".{target.name}.partial")
+        keep = target.with_name(PREVIOUS) if target.name == LAST else None
         try:
             target.parent.mkdir(exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(data + seal(data))
-                file.flush()
-                os.fsync(file.fileno())
-            if target.name == LAST and target.exists():
-                target.replace(target.with_name(PREVIOUS))
-            partial.replace(target)
-            _sync_folder(target.parent)
+            with replacing(target, keep=keep) as file:
+                file.write(data)
+                file.write(seal(data))
         except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
             raise OutputError(target, error, len(data)) from error
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
@@ -61,16 +54,6 @@ class SealedCheckpointIO(TorchCheckpointIO):
 def seal(data: bytes) -> bytes:
     """What follows the data in a checkpoint file."""
     return _SEAL + hashlib.sha256(data).hexdigest().encode()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Has the names reach the disk with what they name."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 class Checkpoints(pl.Callback):

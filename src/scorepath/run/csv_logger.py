@@ -1,13 +1,20 @@
 """metrics.csv: one row per logged update or evaluation, on the env-steps axis."""
 
 import csv
+import io
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from scorepath.errors import ConfigError
-from scorepath.run.reading import MAX_METRICS_BYTES, read_bytes
+from scorepath.run.files import replacing
+from scorepath.run.reading import MAX_METRICS_BYTES, open_regular
+
+_LONGEST = 1 << 20  # letters of a line; no run writes one of a thousandth of that
 
 
 class CSVLogger(Logger):
@@ -45,34 +52,33 @@ class CSVLogger(Logger):
         if len(self._pending) >= self.flush_every:
             self.save()
 
+    @rank_zero_only
     def save(self) -> None:
-        columns = self._open() if self._columns is None else self._columns
-        if not self._pending:
-            return
-        new = [key for row in self._pending for key in row if key not in columns]
-        if new:
-            columns = [*columns, *dict.fromkeys(new)]
-            self._rewrite(read_metrics(self.path), columns)
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, columns).writerows(self._pending)
-        self._pending.clear()
-
-    def _open(self) -> list[str]:
-        rows = read_metrics(self.path)
-        self._columns = list(rows[0]) if rows else []
-        if self.purge_step is not None and rows:
-            self._rewrite([row for row in rows if int(row["env_steps"]) < self.purge_step], self._columns)
-        return self._columns
+        begins = self._columns is None
+        columns = next(_stream(self.path), []) if self._columns is None else self._columns
+        new = list(dict.fromkeys(key for row in self._pending for key in row if key not in columns))
+        if new or (begins and self.path.exists()):
+            self._rewrite(new, self.purge_step if begins else None)
+        self._columns = [*columns, *new]
+        if self._pending:
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                csv.DictWriter(file, self._columns).writerows(self._pending)
+            self._pending.clear()
 
     def finalize(self, status: str) -> None:
         self.save()
 
-    def _rewrite(self, rows: list[dict[str, str]], columns: list[str]) -> None:
-        self._columns = columns
-        with self.path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
+    def _rewrite(self, new: Sequence[str], purge_step: int | None) -> None:
+        """Adds columns, and drops the rows that are purged, and half a line of a process that was killed."""
+        end = math.inf if purge_step is None else purge_step
+        with replacing(self.path, text=True) as file:
+            writer, rows = csv.writer(file), _stream(self.path)
+            header, blank = next(rows, []), [""] * len(new)
+            if header or new:
+                writer.writerow([*header, *new])
+            for row in rows:
+                if float(row[header.index("env_steps")]) < end:
+                    writer.writerow(row + blank)
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
@@ -81,16 +87,37 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     Raises:
         ConfigError: if it is none.
     """
+    rows = _stream(path)
+    header = next(rows, [])
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def _stream(path: Path) -> Iterator[list[str]]:
+    """The header of a metrics.csv and its rows, one at a time, for a long run has more than fit into memory."""
     if not path.exists():
-        return []
+        return
     try:
-        text = read_bytes(path, MAX_METRICS_BYTES).decode()
-        whole = text[: text.rfind("\n") + 1]  # a process that was killed may have left half a line
-        rows = list(csv.DictReader(whole.splitlines(), strict=True))
-        for row in rows:
-            float(row["env_steps"])
-            if None in row or None in row.values():
-                raise ValueError("a row does not fit the header")
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        with io.TextIOWrapper(open_regular(path, MAX_METRICS_BYTES), encoding="utf-8", newline="\n") as file:
+            rows = csv.reader(_whole_lines(file), strict=True)
+            if (header := next(rows, None)) is None:
+                return
+            steps = header.index("env_steps")
+            yield header
+            for row in rows:
+                if not row:  # an empty line
+                    continue
+                if len(row) != len(header):
+                    raise ValueError("a row does not fit the header")
+                float(row[steps])
+                yield row
+    except (OSError, ValueError, csv.Error) as error:
         raise ConfigError(f"{path} is damaged ({error}): move it away, or choose another run.") from error
-    return rows
+
+
+def _whole_lines(file: IO[str]) -> Iterator[str]:
+    """Lines with their ends; a process that was killed may have left half a line after them."""
+    while line := file.readline(_LONGEST):
+        if line.endswith("\n"):
+            yield line
+        elif file.read(1):
+            raise ValueError(f"a line is longer than {_LONGEST:,} letters")

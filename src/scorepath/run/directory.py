@@ -4,14 +4,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from scorepath.errors import ConfigError
+from scorepath.run.files import partial_of, sync, write_text
 from scorepath.run.reading import read_json
 
 try:
@@ -21,6 +18,11 @@ except ImportError:  # Windows has no such limits
 
 _NEEDED_BYTES = 20_000_000
 _LOG_BYTES = 200_000  # of the longest log, for a start
+# What a run writes whole, from its folder on
+RUN_FILES = (
+    *("summary.json", "metrics.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt"),
+    *(".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"),
+)
 _RANKS = ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID")  # as Lightning, torchrun and srun give them
 
 
@@ -82,40 +84,10 @@ def check_writable(directory: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=directory) as file:
             file.write(b"x" * 4096)
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
     except OSError as error:
         raise ConfigError(unwritable(directory, error)) from error
     check_room(directory, 0)
-
-
-@contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Keeps other runs out of a folder, and clears away what a killed one had half written.
-
-    The lock is the system's, and ends with the process that holds it, however that ends.
-
-    Raises:
-        ConfigError: if another process holds it.
-    """
-    file = directory / ".lock"
-    lock = FileLock(file, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        owner = file.read_text(encoding="utf-8").strip() or "unknown"
-        raise ConfigError(
-            f"{directory} is in use by another run (process {owner}): wait until it has ended, or choose another "
-            "folder with hydra.run.dir."
-        ) from error
-    except OSError as error:
-        raise ConfigError(unwritable(directory, error)) from error
-    try:
-        file.write_text(f"{os.getpid()}\n", encoding="utf-8")
-        for partial in directory.rglob(".*.partial"):
-            partial.unlink(missing_ok=True)
-        yield
-    finally:
-        lock.release()
 
 
 def check_room(directory: Path, file_bytes: int) -> None:
@@ -151,9 +123,20 @@ def unwritable(directory: Path, error: OSError) -> str:
     )
 
 
+def clear_partial(directory: Path) -> None:
+    """Clears away what a killed process had half written of a run's own files; others' are not ours to judge.
+
+    To be called with the folder locked: what another process is just saving looks the same.
+    """
+    for name in RUN_FILES:
+        partial_of(directory / name).unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes strict JSON (NaN becomes null) in one step: a reader never sees half of it."""
-    plain = json.loads(json.dumps(content), parse_constant=lambda _: None)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(plain, indent=2) + "\n")
-    partial.replace(path)
+    """Writes strict JSON in one step: a reader never sees half of it."""
+    write_text(path, strict_json(content) + "\n")
+
+
+def strict_json(content: dict[str, Any]) -> str:
+    """JSON in which NaN and infinities, which it does not have, are null."""
+    return json.dumps(json.loads(json.dumps(content), parse_constant=lambda _: None), indent=2)

@@ -1,5 +1,6 @@
 """An episode as moving pictures."""
 
+import errno
 import io
 import os
 import sys
@@ -12,6 +13,7 @@ import torch
 from scorepath.envs import AbstractEnvironment
 from scorepath.policy import Policy
 from scorepath.rollout import act
+from scorepath.run.files import write_bytes
 
 GIF_WIDTH = 300  # pixels
 GIF_FPS = 25  # frames a second, at most: drawing them takes longer than playing
@@ -92,14 +94,20 @@ def write_video(frames: Sequence[np.ndarray], fps: float, path: Path) -> Path:
 
     Returns:
         The path written.
+
+    Raises:
+        OSError: if it cannot be written; what was there stays.
     """
     try:
         import imageio.v3 as iio  # noqa: PLC0415 (optional)
         import imageio_ffmpeg  # noqa: F401, PLC0415
     except ImportError:
         target = path.with_suffix(".gif")
-        target.write_bytes(encode_gif(frames, fps)[0])
+        write_bytes(target, encode_gif(frames, fps)[0])
         return target
     target = path.with_suffix(".mp4")
-    iio.imwrite(target, np.stack(frames), fps=fps, macro_block_size=2)
+    content = iio.imwrite("<bytes>", np.stack(frames), extension=".mp4", fps=fps, macro_block_size=2)
+    if b"moov" not in content:  # which comes last; imageio does not ask how ffmpeg has ended
+        raise OSError(errno.EIO, "ffmpeg has not finished it: is there room for temporary files?", str(target))
+    write_bytes(target, content)
     return target

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import yaml  # type: ignore[import-untyped]
 
 from scorepath.errors import ConfigError
+from scorepath.run.files import write_text
 from scorepath.run.printing import escape
 from scorepath.run.reading import read_json
 from scorepath.run.trust import read_overrides
@@ -103,7 +104,7 @@ def record_overrides(folder: Path, overrides: Sequence[str]) -> None:
     file = folder / _OVERRIDES
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(yaml.safe_dump(list(overrides), allow_unicode=True), encoding="utf-8")
+        write_text(file, yaml.safe_dump(list(overrides), allow_unicode=True))
 
 
 def is_another_job(folder: Path, overrides: Sequence[str], ignored: Sequence[str]) -> bool:
