@@ -21,6 +21,7 @@ from scorepath import garbage
 from scorepath.config import check_config, leaves
 from scorepath.errors import ConfigError, InterruptedRunError, ScorepathError
 from scorepath.explain import check_text, explain
+from scorepath.run.console import Console, consoles, outlive_consoles
 from scorepath.run.directory import claim, holds_run, is_main_process, unwritable, write_json
 from scorepath.run.redaction import Redaction
 from scorepath.run.sweep import (
@@ -52,6 +53,11 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
         config_name: of the primary config in `conf`.
         job: composed config -> what a sweeper optimises, or None.
     """
+    with consoles():
+        _main(config_name, job)
+
+
+def _main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
     garbage.postpone()
     # GNU OpenMP's threads spin for milliseconds by default: two runs at a time would slow each other 100 times
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -86,6 +92,8 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
         if failed:
             raise failed[0]
     except BrokenPipeError:
+        if Console.outlived:
+            raise  # of something else
         os._exit(141)  # as the shell has it for SIGPIPE: `--help | head` is no error
     except KeyboardInterrupt:
         _end("interrupted", 130)
@@ -208,6 +216,7 @@ class SweepTable(Callback):
     begun: ClassVar[DictConfig | None] = None  # the config of a sweep that has begun in this process
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        outlive_consoles()  # the launcher's processes may be others
         _plan(config)
         SweepTable.begun = config
 
