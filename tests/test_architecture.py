@@ -12,9 +12,10 @@ SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 # Data flows from left to right: a module imports only from modules to its left.
 ORDER = ["types", "ranks", "seeding", "envs", "distributions", "policy", "rollout", "returns", "baselines"]
-ORDER += ["estimators", "compatibility", "module", "callbacks", "run", "sources", "build", "benchmark", "jobs", "cli"]
+ORDER += ["estimators", "compatibility", "module", "callbacks", "run", "sources", "explain"]
+ORDER += ["build", "benchmark", "jobs", "cli"]
 LEAVES = {"errors", "schedules", "config", "garbage", "registration"}  # importable by any
-HYDRA = {"sources", "build", "benchmark", "jobs", "cli"}
+HYDRA = {"sources", "explain", "build", "benchmark", "jobs", "cli"}
 LIGHTNING = {"module", "callbacks", "run", "sources", "build", "benchmark", "jobs"}
 # `verify` may import what it verifies, and only those who report its findings import it
 VERIFY_IMPORTS, VERIFY_IMPORTED_BY = set(ORDER[: ORDER.index("compatibility")]), {"callbacks", "jobs"}

@@ -1,26 +1,27 @@
 """What the scripts share: errors as sentences, exit codes, and the table at the end of a sweep."""
 
 import os
-import re
 import sys
 import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import MissingConfigException
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from scorepath import garbage
-from scorepath.config import check_config, leaves, nearest
+from scorepath.config import check_config, leaves
 from scorepath.errors import ConfigError, InterruptedRunError, ScorepathError
+from scorepath.explain import check_text, explain
+from scorepath.run.console import Console, consoles, outlive_consoles
 from scorepath.run.directory import claim, holds_run, is_main_process, unwritable, write_json
 from scorepath.run.printing import escape, escape_lines
 from scorepath.run.reading import check_run_folder, check_sweep_folder
@@ -39,6 +40,7 @@ from scorepath.run.sweep import (
 from scorepath.sources import CONF, Sources, split_jobs
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+_DONE = ("solved", "completed")  # statuses of a job with a result
 
 # Registered on import, for the workers of a parallel launcher need them too
 OmegaConf.register_new_resolver("claim", claim, use_cache=True, replace=True)
@@ -53,6 +55,11 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
         config_name: of the primary config in `conf`.
         job: composed config -> what a sweeper optimises, or None.
     """
+    with consoles():
+        _main(config_name, job)
+
+
+def _main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
     garbage.postpone()
     # GNU OpenMP's threads spin for milliseconds by default: two runs at a time would slow each other 100 times
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -61,6 +68,7 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
     os.environ[_FULL_ERROR] = "1"  # so that Hydra hands its errors to us instead of printing them
 
     failed: list[Exception] = []
+    SweepTable.begun = None
 
     def task(cfg: DictConfig) -> Any:
         try:
@@ -81,10 +89,14 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
     # a folder of options that is not there: Hydra would only say so, and go on
     warnings.filterwarnings("error", message="provider=.* is not available", category=UserWarning)
     try:
+        for text in (os.getcwd(), *sys.argv[1:]):
+            check_text(text)
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
         if failed:
             raise failed[0]
     except BrokenPipeError:
+        if Console.outlived:
+            raise  # of something else
         os._exit(141)  # as the shell has it for SIGPIPE: `--help | head` is no error
     except KeyboardInterrupt:
         _end("interrupted", 130)
@@ -99,10 +111,23 @@ def main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
             raise  # an error of the job that is not the user's
         if isinstance(error, OSError) and error.errno is not None:  # Hydra's errors are OSErrors without one
             _end(unwritable(Path(error.filename or "."), error), ConfigError.exit_code)
+        if SweepTable.begun is not None and not isinstance(error, HydraException | OmegaConfBaseException):
+            _end(_explain_loss(error, SweepTable.begun), 1)
         # anything else came from reading the command line
         _end(explain(error, config_name, sys.argv[1:]), ConfigError.exit_code)
     finally:
         garbage.skip_last()
+
+
+def _explain_loss(error: Exception, config: DictConfig) -> str:
+    """The table of a sweep whose launcher has ended before its jobs, and one sentence about them."""
+    done = [row["job"] for row in _print_sweep(config) if row["status"] in _DONE]
+    left = [job for job in _plan(config).jobs if job not in done]
+    return (
+        f"a process of the launcher was lost ({type(error).__name__}), as when it is killed or memory runs out. Of "
+        f"{len(_plan(config).jobs)} jobs these are not done: {'; '.join(left)}. The same command with "
+        f"sweep={config.sweep} resume=auto goes on with them; fewer at a time (hydra.launcher.n_jobs) need less memory."
+    )
 
 
 def _left(sweep: str) -> str:
@@ -190,80 +215,40 @@ def _check_values(cfg: DictConfig) -> None:
         raise ConfigError(f"{error.full_key} has no value: give {error.full_key}=... on the command line.") from error
     except OmegaConfBaseException as error:
         raise ConfigError(" ".join(str(error).split())) from error
+    for text in (HydraConfig.get().runtime.output_dir, *leaves(plain).values()):
+        check_text(str(text))
     sources = Sources.of_job()
     choices = [text for text in sources.overrides if sources.is_choice(text) and not text.startswith("~")]
     alone = set(HydraConfig.get().overrides.task) <= set(choices)
     check_config(plain, plain if alone else sources.compose(choices, resolve=True))
 
 
-def explain(error: Exception, config_name: str, arguments: list[str]) -> str:
-    """One sentence with the nearest valid name, for an error of Hydra's composition."""
-    text = str(error)
-    try:
-        sources = Sources.of_command(config_name, arguments)
-    except Exception:  # the very same error, most likely
-        return _in_one_line(text, arguments)
-    if (missing := sources.unavailable()) is not None:
-        return missing
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        flag, options = (group, sources.options(group)) if group else ("--config-name", sources.options(""))
-        near = nearest(option, options)
-        hint = f"did you mean {flag}={near}? " if near else ""
-        return f"{flag}={option} does not exist: {hint}Options: {', '.join(options)}."
-    found = re.search(r"Could not override '([^'@]+)", text) or re.search(r"Key '([^']+)' is not in struct", text)
-    if found:
-        return _explain_key(found.group(1), sources)
-    return _in_one_line(text, arguments)
-
-
-def _in_one_line(text: str, arguments: list[str]) -> str:
-    first = " ".join(line.strip() for line in text.splitlines() if line.strip())
-    return f"{first} (in: {' '.join(arguments)}; HYDRA_FULL_ERROR=1 shows the whole traceback)"
-
-
-def _explain_key(key: str, sources: Sources) -> str:
-    """One sentence about a key that is not in the config: in that of the first job that lacks it."""
-    for choices in sources.sound_choices():
-        names = valid_names(sources, choices)
-        if key not in names:
-            break
-    names = names - {key}
-    prefix, _, last = key.rpartition(".")
-    if prefix.endswith("kwargs") and prefix in names:
-        return f"{key} is a new keyword: add it with a plus, +{key}=..."
-    siblings = sorted({name[len(prefix) + 1 :].split(".")[0] for name in names if name.startswith(f"{prefix}.")})
-    sibling = nearest(last, siblings)
-    ending = sorted((name for name in names if name.rpartition(".")[2] == last), key=len)
-    near = f"{prefix}.{sibling}" if sibling else ending[0] if ending else nearest(key, names)
-    hint = f"did you mean {near}?" if near else "see --help for the names."
-    known = f" Keys of {prefix}: {', '.join(siblings)}." if prefix and siblings else ""
-    return f"{key} is not a key of the config: {hint}{known}"
-
-
-def valid_names(sources: Sources, choices: list[str]) -> set[str]:
-    """Every group and dotted key of the config composed from these choices of options."""
-    keys = set(leaves(sources.compose(choices)))
-    parents = {key.rpartition(".")[0] for key in keys if "." in key}
-    return {*sources.groups(), *keys, *parents}
-
-
 class SweepTable(Callback):
     """Names a sweep's jobs, prints their results at its end, and makes the exit code tell of a failed one."""
 
+    begun: ClassVar[DictConfig | None] = None  # the config of a sweep that has begun in this process
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        outlive_consoles()  # the launcher's processes may be others
         try:
             check_sweep_folder(Path(config.hydra.sweep.dir), _plan(config).jobs)
         except ConfigError as error:
             _end(str(error), error.exit_code)  # for Hydra would only warn of an exception, and go on
+        SweepTable.begun = config
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        rows = read_sweep(Path(config.hydra.sweep.dir))
-        print(format_sweep(rows))
-        failed = [row["job"] for row in rows if row["status"] not in ("solved", "completed")]
+        rows = _print_sweep(config)
+        failed = [row["job"] for row in rows if row["status"] not in _DONE]
         if failed:
             print(
                 f"scorepath: {len(failed)} of {len(rows)} jobs did not finish: {escape(', '.join(failed))}",
                 file=sys.stderr,
             )
             sys.exit(1)
+
+
+def _print_sweep(config: DictConfig) -> list[dict[str, Any]]:
+    """The rows of a sweep's table, which is printed."""
+    rows = read_sweep(Path(config.hydra.sweep.dir))
+    print(format_sweep(rows))
+    return rows

@@ -61,6 +61,12 @@ _RANGE = Rule(
     "the least and the most, such as [-1,0]",
     lambda value: isinstance(value, list) and len(value) == 2 and all(map(_number, value)) and value[0] <= value[1],
 )
+_BETAS = Rule(
+    "two numbers from 0 to below 1, such as [0.9,0.999]",
+    lambda value: (
+        isinstance(value, list) and len(value) == 2 and all(_number(beta) and 0 <= beta < 1 for beta in value)
+    ),
+)
 _TEXT = Rule("text", lambda value: isinstance(value, str) and bool(value))
 
 _OPEN_GROUPS = ("callbacks", "logger", "tasks", "peers")  # whatever stands in them is built, or measured
@@ -138,6 +144,8 @@ RULES: dict[str, Rule] = {
     "policy.init": _one_of("torch", "orthogonal"),
     "policy.output_scale": _NOT_NEGATIVE,
     "optimizer.lr": _POSITIVE,
+    "optimizer.betas": _BETAS,
+    "baseline.make_optimizer.betas": _BETAS,
     "optimizer.eps": _POSITIVE,
     "optimizer.weight_decay": _NOT_NEGATIVE,
     "optimizer.momentum": _between(0.0, 1.0),
@@ -152,6 +160,31 @@ RULES: dict[str, Rule] = {
         lambda value: value == "auto" or _whole(value) or isinstance(value, list),
     ),
     "trainer.precision": _one_of("32-true", "bf16-mixed"),
+    "trainer.num_nodes": _COUNT,
+    # each process holds the whole policy: none that splits it (FSDP, DeepSpeed), nor forks that know no rank of theirs
+    "trainer.strategy": _one_of("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true"),
+}
+
+# What Lightning's Trainer takes and is given by us, or cannot have: the key of ours that does it.
+_BUDGET = "the budget is max_env_steps (debug=one_update for one update)"
+_EVALUATION = "evaluations are set by eval.every_env_steps and eval.episodes (callbacks=none leaves them out)"
+_CLIPPING = "gradients are clipped by max_grad_norm"
+_NO_LOOP = "no such loop is run; scripts/eval.py evaluates a run, by episodes=..."
+OURS: dict[str, str] = {
+    **dict.fromkeys(("max_epochs", "min_epochs", "max_steps", "min_steps", "overfit_batches", "fast_dev_run"), _BUDGET),
+    **dict.fromkeys(("limit_train_batches", "reload_dataloaders_every_n_epochs"), _BUDGET),
+    **dict.fromkeys(("val_check_interval", "check_val_every_n_epoch", "limit_val_batches"), _EVALUATION),
+    "num_sanity_val_steps": _EVALUATION,
+    **dict.fromkeys(("limit_test_batches", "limit_predict_batches"), _NO_LOOP),
+    **dict.fromkeys(("gradient_clip_val", "gradient_clip_algorithm"), _CLIPPING),
+    "accumulate_grad_batches": "an optimizer step learns from episodes_per_update, and chunk bounds its memory",
+    "callbacks": "callbacks are added by +callbacks.NAME._target_=CLASS",
+    "logger": "loggers are chosen by logger=... or added by +logger.NAME._target_=CLASS",
+    "plugins": "checkpoints are written by scorepath, and the rest is chosen by trainer.strategy and trainer.precision",
+    "enable_checkpointing": "checkpoints are saved by callbacks=default (and not by callbacks=none)",
+    "enable_progress_bar": "the progress bar is chosen by callbacks.progress.show=true or false",
+    "enable_model_summary": "no table of layers is printed: add one by +callbacks.NAME._target_=CLASS",
+    "barebones": "loggers and callbacks are left out by logger=none and callbacks=none",
 }
 
 
@@ -195,6 +228,9 @@ def check_config(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
             near = nearest(key, declared)
             hint = f"did you mean {near}?" if near else "leave it out."
             raise ConfigError(f"{key} was added, but nothing reads it: {hint}")
+        group, _, argument = key.partition(".")
+        if group == "trainer" and argument.partition(".")[0] in OURS:
+            raise ConfigError(f"{key}={value} is not taken: {OURS[argument.partition('.')[0]]}.")
         rule = RULES.get(key)
         if rule is not None:
             if not rule.test(value):

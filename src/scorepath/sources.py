@@ -83,6 +83,11 @@ class Sources:
         name = OverridesParser.create().parse_override(override).key_or_group
         return "." not in name and self._repository.group_exists(name)
 
+    def chosen(self) -> dict[str, Any]:
+        """The groups of the primary config, and the option that it takes of each."""
+        cfg = self._loader.load_configuration(self.config_name, self._search, RunMode.RUN)
+        return {group: option for group, option in cfg.hydra.runtime.choices.items() if "/" not in group}
+
     def target(self, group: str, option: str) -> str:
         """The `_target_` of an option, its own or that of the options it is made of."""
         found = cast(ConfigResult, self._repository.load_config(f"{group}/{option}"))
@@ -113,6 +118,8 @@ class Sources:
 
     def _exists(self, override: Override) -> bool:
         if override.is_delete() or not self.is_choice(override.input_line or ""):
+            return False
+        if override.key_or_group not in self.chosen():
             return False
         chosen, options = override.value(), self.options(override.key_or_group)
         return all(name in options for name in (chosen if isinstance(chosen, list) else [chosen]))

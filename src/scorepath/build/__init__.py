@@ -1,6 +1,7 @@
 """Config -> objects: the composition root. All other modules are handed what they need."""
 
 import contextlib
+import copy
 import pkgutil
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -17,7 +18,7 @@ from scorepath.build.environments import (
     make_evaluation_environment,
     problem_environments,
 )
-from scorepath.build.machine import check_compiler, check_devices
+from scorepath.build.machine import check_compiler, check_devices, check_nodes
 from scorepath.compatibility import check_baseline, check_batch, check_estimator, check_head
 from scorepath.distributions import AbstractHead
 from scorepath.envs import AbstractEnvironment
@@ -107,10 +108,12 @@ def make_module(cfg: DictConfig, names: Mapping[str, str]) -> tuple[Any, Labels]
         ConfigError: for a combination that cannot work.
     """
     check_devices(cfg.trainer.accelerator, cfg.trainer.get("devices", "auto"))
+    check_nodes(cfg.trainer.get("num_nodes", 1))
     probe = make_environment(cfg.env, 1)
     policy, estimator, baseline = make_slots(cfg, probe, names)
     make_optimizer = construct(cfg.optimizer, "optimizer")
-    _try_optimizer(make_optimizer, policy)
+    _try_optimizer(lambda: make_optimizer(copy.deepcopy(policy).parameters()), "optimizer")
+    _try_optimizer(copy.deepcopy(baseline).make_optimizer, "baseline.make_optimizer")
     on_gpu = cfg.trainer.accelerator in ("gpu", "cuda") or (
         cfg.trainer.accelerator == "auto" and torch.cuda.is_available()
     )
@@ -148,12 +151,23 @@ def make_module(cfg: DictConfig, names: Mapping[str, str]) -> tuple[Any, Labels]
     return module, labels
 
 
-def _try_optimizer(make_optimizer: Callable[..., Any], policy: Policy) -> None:
-    """A partial's arguments are only read when it is called: call it once, before any work."""
+def _try_optimizer(make_optimizer: Callable[[], Any], what: str) -> None:
+    """A partial's arguments are only read when it is called, and some in the first step: take one, before any work.
+
+    Args:
+        make_optimizer: makes one of parameters that are not used for anything else, or None.
+        what: the key in the config.
+    """
     try:
-        make_optimizer(policy.parameters())
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"optimizer was refused: {error}") from error
+        optimizer = make_optimizer()
+        if optimizer is None:
+            return
+        for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+    except Exception as error:
+        words = str(error) if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{what} was refused: {' '.join(words.split())}") from error
 
 
 def _make_training_environment(cfg: DictConfig, device: torch.device) -> AbstractEnvironment:

@@ -1,5 +1,6 @@
-"""What a run asks of the machine, looked for before any work: devices and a compiler."""
+"""What a run asks of the machine, looked for before any work: devices, other machines and a compiler."""
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -35,6 +36,25 @@ def check_devices(accelerator: str, devices: str | int | Sequence[int]) -> None:
         raise ConfigError(
             f"trainer.devices={devices} needs {wanted} devices of trainer.accelerator={accelerator}, and torch finds "
             f"{count} on this machine: use trainer.devices={count}."
+        )
+
+
+def check_nodes(number: int) -> None:
+    """Refuses several machines where nothing tells which of them this one is: each would wait for the others for ever.
+
+    Raises:
+        ConfigError: with who starts a run on several machines.
+    """
+    if number == 1 or {"NODE_RANK", "GROUP_RANK"} & set(os.environ):
+        return
+    from lightning.fabric.plugins import environments  # noqa: PLC0415 (seconds to import)
+
+    kinds = (environments.TorchElasticEnvironment, environments.SLURMEnvironment)
+    if not any(kind.detect() for kind in (*kinds, environments.LSFEnvironment, environments.MPIEnvironment)):
+        raise ConfigError(
+            f"trainer.num_nodes={number} needs somebody who starts the run on each of {number} machines and tells them "
+            "of each other: torchrun (--nnodes) or srun, or set NODE_RANK, MASTER_ADDR and MASTER_PORT on each "
+            "machine; on this one alone, leave trainer.num_nodes out."
         )
 
 

@@ -250,6 +250,9 @@ def find_spec(id: str) -> gym.envs.registration.EnvSpec:
     Raises:
         ConfigError: for an unknown id, with the nearest one.
     """
+    module, separator, name = id.rpartition(":")
+    if separator and not (name and all(part.isidentifier() for part in module.split("."))):
+        raise ConfigError(f"env.id={id} is no id: give Name-v0, or module:Name-v0 for one that a module registers.")
     try:
         if ":" in id:
             return gym.envs.registration._find_spec(id)  # noqa: SLF001 (gym.spec does not import the module part)

@@ -15,6 +15,7 @@ from scorepath import garbage
 from scorepath.config import nearest
 from scorepath.errors import ConfigError, InterruptedRunError, OutputError, ScorepathError
 from scorepath.jobs.resume import has_ended, load_run
+from scorepath.run.console import outlive_consoles
 from scorepath.run.directory import (
     check_room,
     check_writable,
@@ -72,8 +73,9 @@ def train(cfg: DictConfig) -> float | None:
 
     Raises:
         ConfigError: for a config that was refused before the first rollout.
-        InterruptedRunError: after SIGINT or SIGTERM, with everything saved.
+        InterruptedRunError: after SIGINT, SIGTERM or SIGHUP, with everything saved.
     """
+    outlive_consoles()
     directory = Path(HydraConfig.get().runtime.output_dir)
     if cfg.trainer.devices == cfg.trainer.get("num_nodes", 1) == 1:
         forget_other_tasks()
@@ -142,11 +144,6 @@ def _explain(error: BaseException, cfg: DictConfig, directory: Path) -> BaseExce
             f"run that has a checkpoint goes on by resume={directory}; or begin one of fewer "
             f"episodes_per_update={cfg.episodes_per_update}."
         )
-    if isinstance(error, RuntimeError) and "by peer" in text:  # Connection closed, or reset
-        return ScorepathError(
-            "Another process of this run has ended, as it may tell above, and the others with it: go on with "
-            f"resume={directory}."
-        )
     if isinstance(error, OSError):
         path = Path(error.filename if isinstance(error.filename, str) else directory)
         if error.errno in _NO_ROOM or (error.filename and path.absolute().is_relative_to(directory.absolute())):
@@ -197,6 +194,7 @@ def _train_module(
     from scorepath.jobs.finish import final_evaluation, finish_dashboard, report  # noqa: PLC0415
     from scorepath.jobs.trainer import make_trainer  # noqa: PLC0415
     from scorepath.run.dashboard import show_config  # noqa: PLC0415
+    from scorepath.run.processes import Companions  # noqa: PLC0415
     from scorepath.run.restore import check_progress  # noqa: PLC0415
     from scorepath.run.summary import weights_sha256  # noqa: PLC0415
 
@@ -206,7 +204,7 @@ def _train_module(
     if resumed is not None:
         check_progress(trainer, *resumed)
     ended = resumed is not None and has_ended(cfg, module, stopping, *resumed)
-    with stop_signal:
+    with stop_signal, Companions(directory) as companions:
         if trainer.is_global_zero:
             _save_config(cfg, directory)
         show_config(trainer.loggers, OmegaConf.to_yaml(cfg), module.env_steps)
@@ -217,13 +215,15 @@ def _train_module(
         started, steps_before = time.perf_counter(), module.env_steps
         try:
             if not ended:
+                companions.launched_by(trainer)
                 trainer.fit(module, ckpt_path=None if resumed is None else resumed[0], weights_only=True)
         except Exception as error:
-            told = explain_refusal(error, chosen)
+            told = explain_refusal(companions.explain(error), chosen)
             if told is error:
                 raise
             raise told from error
         finally:
+            companions.part()
             seconds = time.perf_counter() - started
             summary.update(
                 env_steps=module.env_steps,

@@ -1,5 +1,6 @@
-"""SIGINT and SIGTERM end a run after the update in progress, with everything saved; SIGUSR1 saves."""
+"""SIGINT, SIGTERM and SIGHUP end a run after the update in progress, with everything saved; SIGUSR1 saves."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -20,13 +21,16 @@ from scorepath.module import PolicyGradient
 from scorepath.run.checkpoints import Checkpoints
 
 log = logging.getLogger("scorepath")
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 _SAVE = getattr(signal, "SIGUSR1", None)  # Windows has none
+_HANG_UP = getattr(signal, "SIGHUP", None)  # nor this
 _LOOK = 0.5  # seconds between two looks at a run that is to stop
 
 
 class GracefulStop(pl.Callback):
-    """While it is entered, the first SIGINT or SIGTERM is noted; a second SIGINT leaves at once.
+    """While it is entered, the first SIGINT, SIGTERM or SIGHUP is noted; a second SIGINT leaves at once.
+
+    SIGHUP comes when a terminal is closed; a run that `nohup` has told to ignore it goes on.
 
     Training stops after the update in progress and the evaluation that is due after it, for an evaluation that was
     skipped might have been the one that solves. To be the last callback, which hears what the others decided.
@@ -103,7 +107,9 @@ class GracefulStop(pl.Callback):
         return bool(heard[0]), bool(heard[1])
 
     def _install(self) -> dict[int, Any]:
-        return {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        ignored = _HANG_UP is not None and signal.getsignal(_HANG_UP) == signal.SIG_IGN
+        heard = [number for number in _SIGNALS if not (ignored and number == _HANG_UP)]
+        return {number: signal.signal(number, self._handle) for number in heard}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == _SAVE:
@@ -126,9 +132,9 @@ class GracefulStop(pl.Callback):
             progress = None if self._module is None else self._module.progress()
             if progress != seen:
                 seen, since = progress, time.monotonic()
-        os.write(
-            2, f"scorepath: no env step in {self.patience:g} s: the environment hangs, the run is ended.\n".encode()
-        )
+        sentence = f"scorepath: no env step in {self.patience:g} s: the environment hangs, the run is ended.\n"
+        with contextlib.suppress(OSError):  # a terminal that is gone
+            os.write(2, sentence.encode())
         os._exit(128 + number)
 
 
