@@ -12,7 +12,8 @@ SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 # Data flows from left to right: a module imports only from modules to its left.
 ORDER = ["types", "ranks", "seeding", "envs", "distributions", "policy", "rollout", "returns", "baselines"]
-ORDER += ["estimators", "compatibility", "module", "callbacks", "run", "sources", "build", "benchmark", "jobs", "cli"]
+ORDER += ["estimators", "update", "compatibility", "module", "callbacks", "run", "sources", "build", "benchmark"]
+ORDER += ["jobs", "cli"]
 LEAVES = {"errors", "schedules", "config", "garbage", "registration"}  # importable by any
 HYDRA = {"sources", "build", "benchmark", "jobs", "cli"}
 LIGHTNING = {"module", "callbacks", "run", "sources", "build", "benchmark", "jobs"}

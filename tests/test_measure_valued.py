@@ -17,11 +17,12 @@ from scorepath.distributions import Bernoulli, Categorical, Normal
 from scorepath.envs import TorchEnvironment
 from scorepath.envs.dynamics import LQR, Pendulum
 from scorepath.envs.dynamics.tabular import Tabular, bandit, random_mdp
-from scorepath.estimators import MeasureValued, ScoreFunction, surrogate_loss
+from scorepath.estimators import MeasureValued, ScoreFunction
 from scorepath.estimators.measure_valued import branched_episodes
 from scorepath.estimators.weak_derivatives import branches, distribution_parameters
 from scorepath.policy import MLP, Policy
 from scorepath.rollout import rollout
+from scorepath.update import surrogate_loss
 
 ALPHA = 1e-6  # false-alarm rate of each statistical test here
 

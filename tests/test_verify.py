@@ -29,9 +29,10 @@ from scorepath.envs.dynamics import (
     random_mdp,
     time_limit,
 )
-from scorepath.estimators import AbstractEstimator, Pathwise, ScoreFunction, surrogate_loss
+from scorepath.estimators import AbstractEstimator, Pathwise, ScoreFunction
 from scorepath.policy import MLP, Policy
 from scorepath.seeding import Stream, derive_seed, seed_torch
+from scorepath.update import surrogate_loss
 from scorepath.verify import (
     HybridProblem,
     LQRProblem,

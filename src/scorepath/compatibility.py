@@ -97,6 +97,20 @@ def check_batch(option: str, estimator: AbstractEstimator, episodes_per_update: 
         )
 
 
+def check_windows(estimator: AbstractEstimator, env: AbstractEnvironment, processes: int) -> None:
+    """Refuses windows of which processes may play different numbers: they wait for each other after each window.
+
+    Raises:
+        ConfigError: with the override that fixes it.
+    """
+    if processes > 1 and estimator.window is not None and env.may_end_early:
+        raise ConfigError(
+            f"The episodes of {env.name} may end before their {env.max_episode_steps} steps, so that several "
+            f"processes may play different numbers of windows of estimator.window={estimator.window} steps: "
+            "use estimator.window=null, or trainer.devices=1."
+        )
+
+
 def check_estimator(
     names: Mapping[str, str],
     env: AbstractEnvironment,
