@@ -156,7 +156,7 @@ def test_a_branch_is_a_copy_that_goes_its_own_way():
     env.step(torch.ones(3, 1).double())
     rows = torch.tensor([2, 0, 2, 1])
     other = env.branch(rows)
-    assert (other.num_envs, env.num_envs) == (4, 3)
+    assert (other.num_episodes, env.num_episodes) == (4, 3)
     force = torch.randn(4, 1).double()
     for number in range(2, 201):
         step, own = other.step(force), env.step(force[[1, 3, 0]])

@@ -246,6 +246,10 @@ class Watching(AbstractBaseline):
 
     starts: ClassVar[set[float]] = set()  # of the class: samples are drawn with a copy
 
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))  # what is kept between updates
+
     def forward(self, episodes, returns, policy):
         self.starts.update(episodes.observations[0].flatten().tolist())
         return torch.zeros_like(returns)

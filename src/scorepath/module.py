@@ -138,7 +138,7 @@ class PolicyGradient(pl.LightningModule):
         env = self._training_environment()
         self._set_learning_rates()
         streams = Streams(self.seed, self.global_rank, self.update_index)
-        returns, lengths = torch.zeros(2, env.num_envs, device=self.device)
+        returns, lengths = torch.zeros(2, env.num_episodes, device=self.device)
         learned = []
         for window, episodes in enumerate(play(env, self.policy, self.estimator, self.baseline, self.gamma, streams)):
             learned.append(self.learn(episodes, window))

@@ -24,6 +24,8 @@ class Normal(AbstractLocationScaleHead):
         ValueError: if initial_std is out of range or an option has another value.
     """
 
+    is_common = True
+
     has_rsample = True
 
     def __init__(

@@ -38,6 +38,7 @@ class AbstractEstimator(nn.Module, ABC):
     dists: ClassVar[tuple[type[Distribution], ...]] = ()  # of the head, without Independent; () is any
     baselines: ClassVar[Literal["any", "value", "none"]] = "any"  # `value`: none, or a V(o) to bootstrap with
     min_episodes: ClassVar[int] = 1  # of a batch
+    whole_returns: bool = False  # weighs each action with its whole episode's return
     bootstraps: bool = True  # a V(o) of the baseline stands for what follows a truncation
     accept_discontinuities: bool = False  # run also where a derivative of one path misses jumps
     remedy_for_discontinuities: ClassVar[str] = "accept the bias with estimator.accept_discontinuities=true"
@@ -66,8 +67,8 @@ class AbstractEstimator(nn.Module, ABC):
         weights = [parameter for parameter in policy.parameters() if parameter.dim() > 1]
         # of each layer's output, autograd and the allocator hold about two copies of four bytes an entry
         bytes_per_step = 8 * sum(len(weight) for weight in weights)
-        fits = env.num_envs * env.max_episode_steps * bytes_per_step <= _MOST_KEPT
-        return fits and env.num_envs >= _WIDE and all(weight.device.type == "cpu" for weight in weights)
+        fits = env.num_episodes * env.max_episode_steps * bytes_per_step <= _MOST_KEPT
+        return fits and env.num_episodes >= _WIDE and all(weight.device.type == "cpu" for weight in weights)
 
     def add_bonus(self, policy: Policy, episodes: Episodes) -> Episodes:
         """The episodes with rewards that hold whatever the objective adds to the environment's; as they are, if nothing

@@ -81,6 +81,7 @@ class ScoreFunction(AbstractEstimator):
             raise ValueError("log_probs=rollout keeps no entropies for entropy_coefficient: use log_probs=again.")
         self.log_probs = "again" if log_probs == "auto" and entropy_coefficient != 0.0 else log_probs
         self.credit = credit
+        self.whole_returns = credit == "total_return"
         self.normalize_returns = normalize_returns
         self.discount_steps = discount_steps
         self.entropy_coefficient = entropy_coefficient

@@ -72,8 +72,7 @@ def _batches(
     seed: int,
 ) -> Iterator[Iterator[Episodes]]:
     """The windows of each batch."""
-    plain = type(estimator).collect is AbstractEstimator.collect
-    splits = plain and not estimator.needs_graph and estimator.window is None
+    splits = not (estimator.needs_graph or estimator.needs_branching) and estimator.window is None
     together = max(1, _STEPS // (episodes * problem.dynamics.max_episode_steps)) if splits else 1
     together = min(together, batches)
     estimator.log_probs = "again"  # one graph for all batches would be walked for each
@@ -103,8 +102,7 @@ def warm_up(
 
     Nothing is played for those that keep nothing between updates.
     """
-    fits = type(baseline).fit is not AbstractBaseline.fit
-    if not fits and type(estimator).observe is AbstractEstimator.observe:
+    if not (estimator.state_dict() or baseline.state_dict()):
         return
     optimizer = baseline.make_optimizer()
     env = problem.env(episodes)
@@ -135,4 +133,4 @@ def last_value(baseline: AbstractBaseline) -> LastValue | None:
         assert values is not None
         return values.detach()
 
-    return value if type(baseline).last_values is not AbstractBaseline.last_values else None
+    return value if baseline.predicts_values else None
