@@ -25,7 +25,6 @@ class Normal(AbstractLocationScaleHead):
     """
 
     is_common = True
-
     has_rsample = True
 
     def __init__(
@@ -42,6 +41,3 @@ class Normal(AbstractLocationScaleHead):
     def forward(self, features: Tensor) -> Distribution:
         normal = TorchNormal(*self.mean_and_std_of_actions(features), validate_args=self.validate_args)
         return Independent(normal, self._event_dims, validate_args=self.validate_args)
-
-    def deterministic(self, dist: Distribution) -> Tensor:
-        return dist.mean
