@@ -12,7 +12,7 @@ SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 # Data flows from left to right: a module imports only from modules to its left.
 ORDER = ["types", "ranks", "seeding", "envs", "distributions", "policy", "rollout", "returns", "baselines"]
-ORDER += ["estimators", "compatibility", "module", "callbacks", "run", "sources", "explain"]
+ORDER += ["estimators", "update", "compatibility", "module", "callbacks", "run", "sources", "explain"]
 ORDER += ["build", "benchmark", "jobs", "cli"]
 LEAVES = {"errors", "schedules", "config", "garbage", "registration"}  # importable by any
 HYDRA = {"sources", "explain", "build", "benchmark", "jobs", "cli"}

@@ -25,12 +25,13 @@ from scorepath.baselines.optimal_constant import score_products
 from scorepath.distributions import Bernoulli, Normal
 from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
 from scorepath.envs.dynamics import LQR, AbstractDynamics
-from scorepath.estimators import Pathwise, ScoreFunction, surrogate_loss
+from scorepath.estimators import Pathwise, ScoreFunction
 from scorepath.module import PolicyGradient
 from scorepath.policy import MLP, ObservationNormalizer, Policy
 from scorepath.returns import explained_variance, reward_to_go
 from scorepath.rollout import rollout, rollout_windows
 from scorepath.types import Episodes
+from scorepath.update import surrogate_loss
 
 every_baseline = pytest.mark.parametrize(
     "make", [make for *_, make in cases.BASELINES], ids=[f"{c[0]}-{number}" for number, c in enumerate(cases.BASELINES)]

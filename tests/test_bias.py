@@ -15,9 +15,10 @@ from gymnasium import spaces
 from scorepath.baselines import GAE, BatchMean, Constant, LeaveOneOut, NoBaseline, OptimalConstant, TimeMean, Value
 from scorepath.baselines.optimal_constant import score_products
 from scorepath.distributions import Bernoulli
-from scorepath.estimators import ScoreFunction, surrogate_loss
+from scorepath.estimators import ScoreFunction
 from scorepath.policy import MLP, Policy
 from scorepath.types import Episodes
+from scorepath.update import surrogate_loss
 
 STATES = 4  # observed as one-hot; the last one is where episodes end
 

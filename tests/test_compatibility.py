@@ -24,10 +24,10 @@ from scorepath.estimators import (
     ScoreFunction,
     StraightThrough,
     gradient_bias,
-    surrogate_loss,
 )
 from scorepath.policy import MLP, Policy
 from scorepath.rollout import rollout
+from scorepath.update import surrogate_loss
 
 SCRIPTED = "ScorepathTest/Scripted-v0"
 DISTS = MappingProxyType({case.option: case.head for case in [*cases.HEADS, *cases.OTHER_HEADS]})

@@ -10,10 +10,11 @@ from scorepath.callbacks.gradient_diagnostics import flat_gradient, signal_and_v
 from scorepath.distributions import Normal
 from scorepath.envs import TorchEnvironment
 from scorepath.envs.dynamics import LQR
-from scorepath.estimators import ScoreFunction, Weighed, surrogate_loss
+from scorepath.estimators import ScoreFunction
 from scorepath.module import PolicyGradient
 from scorepath.policy import MLP, Policy
 from scorepath.seeding import Stream, derive_seed, seed_torch
+from scorepath.update import Weighed, surrogate_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning")
 

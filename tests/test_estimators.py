@@ -14,10 +14,11 @@ from scorepath.baselines import BatchMean, NoBaseline, TimeMean, Value
 from scorepath.distributions import Bernoulli, Categorical, Normal
 from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
 from scorepath.envs.dynamics import LQR, Pendulum
-from scorepath.estimators import Pathwise, ScoreFunction, partial_losses, surrogate_loss
+from scorepath.estimators import Pathwise, ScoreFunction
 from scorepath.policy import MLP, Policy
 from scorepath.rollout import rollout, rollout_windows
 from scorepath.types import Episodes
+from scorepath.update import losses, surrogate_loss
 
 ALPHA = 1e-6  # false-alarm rate of each statistical test here
 
@@ -528,7 +529,7 @@ def test_the_parts_of_a_loss_add_up_to_it(chunk, entropy_coefficient):
     whole = surrogate_loss(estimator, TimeMean(), policy, episodes, 0.9)
     parameters = list(policy.parameters())
     expected = torch.autograd.grad(whole.loss, parameters)
-    parts = list(partial_losses(estimator, policy, episodes, whole.weights, 0.9, chunk))
+    parts = list(losses(estimator, policy, episodes, whole.weights, 0.9, chunk))
     time = len(episodes.rewards)
     assert len(parts) == {1: 10, 100: -(-10 // max(1, 100 // time)), 10**9: 1, None: 1}[chunk]
     torch.testing.assert_close(sum(loss for loss, _ in parts), whole.loss)
@@ -549,4 +550,4 @@ def test_a_loss_with_a_graph_through_the_rollout_is_one_part():
     policy = linear_policy(env)
     (episodes,) = rollout_windows(env, policy, 0, graph=True)
     weights = Pathwise(None).returns(episodes, 0.9, None)
-    assert len(list(partial_losses(Pathwise(None), policy, episodes, weights, 0.9, 1))) == 1
+    assert len(list(losses(Pathwise(None), policy, episodes, weights, 0.9, 1))) == 1

@@ -15,21 +15,14 @@ from scorepath.envs import TorchEnvironment
 from scorepath.envs.dynamics import LQR, AbstractDynamics, Pendulum
 from scorepath.envs.dynamics.discontinuous import Heaviside
 from scorepath.envs.dynamics.one_step import Quadratic
-from scorepath.estimators import (
-    DDCG,
-    IVWH,
-    AlphaOrder,
-    Pathwise,
-    ScoreFunction,
-    per_episode_gradients,
-    surrogate_loss,
-)
+from scorepath.estimators import DDCG, IVWH, AlphaOrder, Pathwise, ScoreFunction, per_episode_gradients
 from scorepath.estimators.action_gradients import action_gradients, mixed_loss, pack
 from scorepath.estimators.alpha_order import confidence_radius, inverse_variance_weight, mixing_weight, total_variance
 from scorepath.estimators.ddcg import is_smooth
 from scorepath.policy import MLP, Policy
 from scorepath.returns import reward_to_go
 from scorepath.rollout import rollout, rollout_windows
+from scorepath.update import surrogate_loss
 
 ALPHA = 1e-6  # false-alarm rate of each statistical test here
 SCORE = ScoreFunction(normalize_returns="none", discount_steps=True)
@@ -94,14 +87,9 @@ def gradient(estimator, policy, episodes, gamma=0.9, baseline=None):
 def parts(policy, episodes, gamma=0.9, baseline=None):
     """Score function and pathwise derivative of the same episodes, by the estimators of those names."""
     return (
-        gradient(SCORE, policy, detached(episodes), gamma, baseline),
+        gradient(SCORE, policy, episodes.detach(), gamma, baseline),
         gradient(Pathwise(window=None), policy, episodes, gamma, NoBaseline()),
     )
-
-
-def detached(episodes):
-    fields = {name: getattr(episodes, name) for name in type(episodes).__dataclass_fields__ if name != "action_nodes"}
-    return type(episodes)(**{name: None if value is None else value.detach() for name, value in fields.items()})
 
 
 def close(actual, expected, tolerance=1e-9):
@@ -208,11 +196,11 @@ def test_the_alpha_order_gradient_is_the_mix_of_its_parts(dynamics, tolerance):
     if tolerance == 0.0:
         assert alpha == 0
     elif tolerance != 5.0:
-        advantages = surrogate_loss(SCORE, TimeMean(), policy, detached(episodes), 0.9).weights
+        advantages = surrogate_loss(SCORE, TimeMean(), policy, episodes.detach(), 0.9).weights
         rows = []
         for n in range(8):
             column = slice(n, n + 1)
-            loss, _ = SCORE(policy, detached(episodes).select(column), advantages[:, column], 0.9)
+            loss, _ = SCORE(policy, episodes.detach().select(column), advantages[:, column], 0.9)
             rows.append(flat(torch.autograd.grad(loss, list(policy.parameters()))))
         v0 = torch.stack(rows).var(dim=0).sum()
         close(alpha, v0 / (v0 + v1))
@@ -271,7 +259,7 @@ def test_action_gradients_need_the_nodes_and_a_graph():
         action_gradients(policy, episodes.select(slice(0, 2)), torch.zeros(3, 2), 1.0)
     for estimator in MIXES:
         with pytest.raises(ValueError, match="needs rewards with a graph"):
-            gradient(estimator, policy, detached(episodes))
+            gradient(estimator, policy, episodes.detach())
 
 
 @every_mix

@@ -14,9 +14,10 @@ from scorepath.baselines import NoBaseline, Value
 from scorepath.distributions import Bernoulli, Categorical
 from scorepath.envs import TorchEnvironment
 from scorepath.envs.dynamics import AbstractDynamics, Pendulum
-from scorepath.estimators import GumbelSoftmax, StraightThrough, surrogate_loss
+from scorepath.estimators import GumbelSoftmax, StraightThrough
 from scorepath.estimators.relaxed import concrete_sample
 from scorepath.policy import MLP, Policy
+from scorepath.update import surrogate_loss
 
 ALPHA = 1e-6  # false-alarm rate of each statistical test here
 

@@ -16,8 +16,9 @@ from test_verify import make_policy
 
 from scorepath.baselines import BatchMean, NoBaseline, TimeMean
 from scorepath.envs.dynamics import LQR, random_mdp
-from scorepath.estimators import MeasureValued, Pathwise, ScoreFunction, gradient_bias, surrogate_loss
+from scorepath.estimators import MeasureValued, Pathwise, ScoreFunction, gradient_bias
 from scorepath.estimators.gradients import clip_gradients
+from scorepath.update import surrogate_loss
 from scorepath.verify import LQRProblem, TabularProblem, check, gradient_samples
 
 # One or two steps, by the actions' choice; the second step is cut off by a time limit

@@ -17,11 +17,12 @@ from scorepath.distributions import Bernoulli, Categorical, Normal
 from scorepath.envs import TorchEnvironment
 from scorepath.envs.dynamics import LQR, Pendulum
 from scorepath.envs.dynamics.tabular import Tabular, bandit, random_mdp
-from scorepath.estimators import MeasureValued, ScoreFunction, surrogate_loss
+from scorepath.estimators import MeasureValued, ScoreFunction
 from scorepath.estimators.measure_valued import branched_episodes
 from scorepath.estimators.weak_derivatives import branches, distribution_parameters
 from scorepath.policy import MLP, Policy
 from scorepath.rollout import rollout
+from scorepath.update import surrogate_loss
 
 ALPHA = 1e-6  # false-alarm rate of each statistical test here
 
@@ -155,7 +156,7 @@ def test_a_branch_is_a_copy_that_goes_its_own_way():
     env.step(torch.ones(3, 1).double())
     rows = torch.tensor([2, 0, 2, 1])
     other = env.branch(rows)
-    assert (other.num_envs, env.num_envs) == (4, 3)
+    assert (other.num_episodes, env.num_episodes) == (4, 3)
     force = torch.randn(4, 1).double()
     for number in range(2, 201):
         step, own = other.step(force), env.step(force[[1, 3, 0]])

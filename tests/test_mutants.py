@@ -176,8 +176,8 @@ MUTANTS = (
     Mutant(
         "lanes_last_episode_is_never_begun",
         "rollout/lanes.py",
-        "places <= self.env.num_envs - self._begun",
-        "places < self.env.num_envs - self._begun",
+        "places <= self.env.num_episodes - self._begun",
+        "places < self.env.num_episodes - self._begun",
         "test_lanes.py::test_each_worker_begins_another_episode_until_all_were_begun",
     ),
     Mutant(

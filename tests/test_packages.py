@@ -154,7 +154,7 @@ def test_atari_is_played_and_evaluated(vectorization):
         assert trained.observation_space.shape == shape
         for env in (trained, judged):
             episodes = rollout(env, random_policy(env), 0)
-            assert episodes.lengths.tolist() == [6] * env.num_envs
+            assert episodes.lengths.tolist() == [6] * env.num_episodes
             assert episodes.truncated.all()
         assert (judged.render() is not None) == (render and vectorization == "sync")
         close(trained, judged)

@@ -405,7 +405,7 @@ def test_training_environments_draw():
 
 
 def test_a_registered_environment_is_one_for_our_own_env_gym():
-    env = GymnasiumEnvironment("scorepath/CartPole-v1", num_envs=6)
+    env = GymnasiumEnvironment("scorepath/CartPole-v1", num_episodes=6)
     assert env.is_batch_implementation
     assert env.reset(1).shape == (6, 4)
     env.close()

@@ -14,6 +14,8 @@ from scorepath.returns import (
     whiten,
 )
 
+pytestmark = pytest.mark.core
+
 
 def mask(lengths, time):
     return torch.arange(time)[:, None] < torch.tensor(lengths)[None, :]

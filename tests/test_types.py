@@ -7,6 +7,8 @@ import torch
 
 from scorepath.types import Episodes
 
+pytestmark = pytest.mark.core
+
 TIME, NUMBER = 4, 3
 
 

@@ -29,9 +29,10 @@ from scorepath.envs.dynamics import (
     random_mdp,
     time_limit,
 )
-from scorepath.estimators import AbstractEstimator, Pathwise, ScoreFunction, surrogate_loss
+from scorepath.estimators import AbstractEstimator, Pathwise, ScoreFunction
 from scorepath.policy import MLP, Policy
 from scorepath.seeding import Stream, derive_seed, seed_torch
+from scorepath.update import surrogate_loss
 from scorepath.verify import (
     HybridProblem,
     LQRProblem,
@@ -247,6 +248,10 @@ class Watching(AbstractBaseline):
     """Notes the start states of what it is asked about."""
 
     starts: ClassVar[set[float]] = set()  # of the class: samples are drawn with a copy
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))  # what is kept between updates
 
     def forward(self, episodes, returns, policy):
         self.starts.update(episodes.observations[0].flatten().tolist())

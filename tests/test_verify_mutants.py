@@ -109,7 +109,7 @@ class TruncationIsTermination(AbstractEnvironment):
 
     def __init__(self, env: TorchEnvironment) -> None:
         self.env = env
-        for name in ("name", "num_envs", "observation_space", "action_space", "max_episode_steps"):
+        for name in ("name", "num_episodes", "num_lanes", "observation_space", "action_space", "max_episode_steps"):
             setattr(self, name, getattr(env, name))
 
     def reset(self, seed):
@@ -127,8 +127,8 @@ class MisreportedProblem(AbstractProblem):
         self.problem = problem
         self.dynamics = problem.dynamics
 
-    def env(self, num_envs):
-        return TruncationIsTermination(self.problem.env(num_envs))
+    def env(self, num_episodes):
+        return TruncationIsTermination(self.problem.env(num_episodes))
 
     def objective(self, policy, gamma, last_value=None):
         return self.problem.objective(policy, gamma, last_value)

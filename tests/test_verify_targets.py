@@ -14,9 +14,10 @@ import torch
 from scorepath.baselines import AbstractBaseline, BatchMean, NoBaseline, TimeMean
 from scorepath.distributions import Bernoulli, Categorical, Normal
 from scorepath.envs.dynamics import Bell, Cosine, Heaviside, Quadratic, bandit, random_mdp
-from scorepath.estimators import Pathwise, ScoreFunction, surrogate_loss
+from scorepath.estimators import Pathwise, ScoreFunction
 from scorepath.policy import MLP, Policy
 from scorepath.types import Episodes
+from scorepath.update import surrogate_loss
 from scorepath.verify import OneStepProblem, TabularProblem, action_grid, cosine, gradient_samples
 from scorepath.verify.problem import flatten, parameters_of
 

@@ -17,10 +17,11 @@ from torch import distributed
 from scorepath.distributions import Categorical, Normal
 from scorepath.envs import TorchEnvironment
 from scorepath.envs.dynamics import LQR, random_mdp
-from scorepath.estimators import ScoreFunction, partial_losses, weigh
+from scorepath.estimators import ScoreFunction
 from scorepath.estimators.gradients import finish_gradients
 from scorepath.policy import MLP, ObservationNormalizer, Policy
 from scorepath.rollout import rollout, windows_from
+from scorepath.update import losses, weigh
 
 EPISODES, GAMMA = 8, 0.9
 STEPS = ((None, None), (0.01, 7))  # limit of the gradient's norm, and chunk of env steps
@@ -83,7 +84,7 @@ def learn(estimator, baseline, policy, episodes):
     weighed = weigh(estimator, baseline, policy, episodes, GAMMA)
     for limit, chunk in STEPS:
         policy.zero_grad()
-        for loss, _ in partial_losses(estimator, policy, episodes, weighed.weights, GAMMA, chunk):
+        for loss, _ in losses(estimator, policy, episodes, weighed.weights, GAMMA, chunk):
             loss.backward(retain_graph=estimator.needs_graph)
         found[f"norm, limit {limit}"] = finish_gradients(policy.parameters(), limit)
         for name, parameter in policy.named_parameters():

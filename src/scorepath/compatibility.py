@@ -3,26 +3,23 @@
 from collections.abc import Callable, Mapping
 
 import gymnasium as gym
-from torch.distributions import Bernoulli as TorchBernoulli
-from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Distribution
-from torch.distributions import Normal as TorchNormal
 
-from scorepath.baselines import AbstractBaseline, NoBaseline
-from scorepath.distributions import AbstractHead, Bernoulli, Categorical, Normal
+from scorepath.baselines import AbstractBaseline
+from scorepath.distributions import AbstractHead
 from scorepath.envs import AbstractEnvironment
 from scorepath.errors import ConfigError
-from scorepath.estimators import AbstractEstimator, ScoreFunction
+from scorepath.estimators import AbstractEstimator
 from scorepath.estimators.weak_derivatives import base_distribution
 
-_USUAL = ("dist=bernoulli", "dist=categorical", "dist=normal", "dist=normal_rsample")  # named alone, if they work
+Heads = Mapping[str, type[AbstractHead]]  # options of `conf/dist`
 
 
 def check_head(
     option: str,
     head: type[AbstractHead],
     env: AbstractEnvironment,
-    alternatives: Mapping[str, type[AbstractHead]],
+    alternatives: Heads,
     elsewhere: Callable[[], Mapping[str, AbstractEnvironment]] = dict,
 ) -> None:
     """Refuses a head that cannot act in the environment's action space.
@@ -37,8 +34,7 @@ def check_head(
     """
     if _can_act(head, env):
         return
-    working = [f"dist={name}" for name, other in alternatives.items() if _can_act(other, env)]
-    working = [name for name in working if name in _USUAL] or working
+    working = _common_first(alternatives, lambda other: _can_act(other, env))
     places = [override for override, other in elsewhere().items() if _can_act(head, other)]
     if places:
         remedy = f"use {' or '.join(places[:4])}, where it can act" + (f", or {working[0]} here" if working else "")
@@ -54,6 +50,12 @@ def check_head(
     raise ConfigError(
         f"dist={option} needs {head.needs}, but {env.name} has {describe_space(env.action_space)}: {remedy}."
     )
+
+
+def _common_first(heads: Heads, works: Callable[[type[AbstractHead]], bool]) -> list[str]:
+    """The overrides of the common heads that work, or of all that do if none of those does."""
+    working = [(f"dist={name}", head) for name, head in heads.items() if works(head)]
+    return [name for name, head in working if head.is_common] or [name for name, _ in working]
 
 
 def _can_act(head: type[AbstractHead], env: AbstractEnvironment) -> bool:
@@ -97,23 +99,41 @@ def check_batch(option: str, estimator: AbstractEstimator, episodes_per_update: 
         )
 
 
+def check_windows(estimator: AbstractEstimator, env: AbstractEnvironment, processes: int) -> None:
+    """Refuses windows of which processes may play different numbers: they wait for each other after each window.
+
+    Raises:
+        ConfigError: with the override that fixes it.
+    """
+    if processes > 1 and estimator.window is not None and env.may_end_early:
+        raise ConfigError(
+            f"The episodes of {env.name} may end before their {env.max_episode_steps} steps, so that several "
+            f"processes may play different numbers of windows of estimator.window={estimator.window} steps: "
+            "use estimator.window=null, or trainer.devices=1."
+        )
+
+
 def check_estimator(
     names: Mapping[str, str],
     env: AbstractEnvironment,
     head: AbstractHead,
     estimator: AbstractEstimator,
     baseline: AbstractBaseline,
+    alternatives: Callable[[], Heads] = dict,
 ) -> None:
     """Refuses an estimator that the environment, the head or the baseline cannot serve: the table of what is legal.
 
     Args:
         names: the options chosen for `env` (or, to check a gradient, `problem`), `dist`, `estimator` and `baseline`.
+        alternatives: every option of `conf/dist`, for the remedy.
 
     Raises:
         ConfigError: with the override that fixes it.
     """
     group = "problem" if "problem" in names else "env"
     own_env, own_dist = f"{group}={names[group]} ({env.name})", f"dist={names['dist']}"
+    known = _knows(estimator, head)
+    working = [] if known else _working_dists(estimator, env, alternatives())
     table = (
         (
             estimator.needs_rsample and not head.has_rsample,
@@ -131,9 +151,9 @@ def check_estimator(
             "use estimator=score_function, or an environment that does, such as env=pendulum_discrete_torch",
         ),
         (
-            not _knows(estimator, head),
+            not known,
             f"knows the derivatives of {_listed(estimator.dists)} alone, but {own_dist} is something else",
-            " or ".join(("use estimator=score_function", *_working_dists(estimator, env))),
+            " or ".join(("use estimator=score_function", *working)),
         ),
         (
             estimator.needs_branching and not env.can_branch,
@@ -146,17 +166,17 @@ def check_estimator(
             f"use estimator=score_function, which sees them, or {estimator.remedy_for_discontinuities}",
         ),
         (
-            estimator.baselines == "none" and not isinstance(baseline, NoBaseline),
+            estimator.baselines == "none" and not baseline.is_zero,
             f"gains nothing from baseline={names['baseline']}, which drops out of its differences",
             "use baseline=none",
         ),
         (
-            estimator.baselines == "value" and not (baseline.predicts_values or isinstance(baseline, NoBaseline)),
+            estimator.baselines == "value" and not (baseline.predicts_values or baseline.is_zero),
             f"gains nothing from baseline={names['baseline']}, whose gradient is zero",
             "use baseline=value, which bootstraps the end of each window, or baseline=none",
         ),
         (
-            isinstance(estimator, ScoreFunction) and estimator.credit == "total_return" and baseline.predicts_values,
+            estimator.whole_returns and baseline.predicts_values,
             f"weighs actions with whole returns, but baseline={names['baseline']} is fitted to what follows a step",
             "use estimator.credit=reward_to_go, or baseline=leave_one_out",
         ),
@@ -177,11 +197,16 @@ def _listed(kinds: tuple[type[Distribution], ...]) -> str:
     return " and ".join(kind.__name__ for kind in kinds)
 
 
-def _working_dists(estimator: AbstractEstimator, env: AbstractEnvironment) -> list[str]:
-    options: dict[type[Distribution], type[AbstractHead]]
-    options = {TorchBernoulli: Bernoulli, TorchCategorical: Categorical, TorchNormal: Normal}
-    working = (kind for kind, head in options.items() if kind in estimator.dists and head.accepts(env.action_space))
-    return [f"dist={kind.__name__.lower()}" for kind in working]
+def _working_dists(estimator: AbstractEstimator, env: AbstractEnvironment, alternatives: Heads) -> list[str]:
+    def works(head: type[AbstractHead]) -> bool:
+        if not _can_act(head, env):
+            return False
+        try:
+            return _knows(estimator, head(env.action_space, 1))
+        except Exception:  # somebody's head that takes more arguments
+            return False
+
+    return _common_first(alternatives, works)
 
 
 def describe_space(space: gym.Space) -> str:

@@ -3,8 +3,6 @@
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,17 +11,20 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from scorepath.baselines import AbstractBaseline, MakeOptimizer
+from scorepath.compatibility import check_windows
 from scorepath.envs import AbstractEnvironment
-from scorepath.errors import ConfigError, NonFiniteError
-from scorepath.estimators import AbstractEstimator, Weighed, partial_losses, weigh
+from scorepath.errors import NonFiniteError
+from scorepath.estimators import AbstractEstimator
 from scorepath.estimators.gradients import finish_gradients
 from scorepath.policy import Policy
-from scorepath.ranks import average_gradients, gather, mean, same_random_numbers
+from scorepath.ranks import average_gradients, gather, mean_metrics, same_random_numbers
 from scorepath.rollout import Evaluation, evaluate
-from scorepath.seeding import Stream, derive_seed, seed_torch
+from scorepath.seeding import Stream, Streams, derive_seed
 from scorepath.types import Episodes
+from scorepath.update import Weighed, losses, play, weigh
 
 CHECKPOINT_FORMAT = 3
+_COUNTERS = ("update_index", "env_steps", "episodes")
 _CHUNK = 8192  # env steps whose activations stay in a processor's cache
 
 
@@ -130,34 +131,80 @@ class PolicyGradient(pl.LightningModule):
         return UpdateIndices()
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
-        """One update. Returns its surrogate loss (the mean over windows), detached: the steps are already taken."""
+        """One update: rolls out whole episodes and learns from their surrogate loss, which for REINFORCE is
+        -dist.log_prob(a) * G. Returns it (the mean over windows), detached: the steps are already taken.
+        """
         started = time.perf_counter()
-        if self.env is None:
-            self.env = self.make_env(self.device)
-            self._check_windows(self.env)
+        env = self._training_environment()
         self._set_learning_rates()
-        rank, k = self.global_rank, self.update_index
-        env_seed = derive_seed(self.seed, Stream.ENVIRONMENT, rank, k)
-        seed_torch(self.seed, Stream.BASELINE, rank, k)
-        greedy_returns = self.baseline.play(self.env, self.policy, env_seed, self.gamma)
-        seed_torch(self.seed, Stream.ACTION, rank, k)
-        windows = self.estimator.collect(self.env, self.policy, env_seed)
+        streams = Streams(self.seed, self.global_rank, self.update_index)
+        returns, lengths = torch.zeros(2, env.num_episodes, device=self.device)
         learned = []
-        returns = torch.zeros(self.env.num_envs, device=self.device)
-        lengths = torch.zeros(self.env.num_envs, device=self.device)
-        for window, episodes in enumerate(windows):
-            learned.append(self.learn(replace(episodes, greedy_returns=greedy_returns), window))
+        for window, episodes in enumerate(play(env, self.policy, self.estimator, self.baseline, self.gamma, streams)):
+            learned.append(self.learn(episodes, window))
             returns += episodes.episode_returns
             lengths += episodes.lengths
-        keys = dict.fromkeys(key for metrics in learned for key in metrics)
-        metrics = {key: torch.stack([some[key] for some in learned if key in some]).mean() for key in keys}
-        metrics = {key: mean(value.to(self.device)) for key, value in metrics.items()}
-        returns, lengths = gather(returns), gather(lengths)
+        metrics = mean_metrics(learned, self.device)
+        self._finish_update(gather(returns), gather(lengths), metrics, started)
+        return metrics["train/surrogate_loss"]
+
+    def learn(self, episodes: Episodes, window: int = 0) -> dict[str, Tensor]:
+        """One optimizer step from one window, which is the update's window-th, then the baseline's fit."""
+        optimizer = self._optimizers()[0]
+        weighed = weigh(self.estimator, self.baseline, self.policy, episodes, self.gamma)
+        diagnosed = {} if self.diagnose is None else self.diagnose(episodes, weighed)
+        optimizer.zero_grad()
+        parts = losses(self.estimator, self.policy, episodes, weighed.weights, self.gamma, self._chunk())
+        metrics = self._backward(parts)
+        norm = finish_gradients(self.policy.parameters(), self.max_grad_norm)
+        self._refuse_non_finite(norm, metrics)
+        optimizer.step()
+        fitted = self._fit(weighed, window)
+        return {**metrics, "train/grad_norm": norm, **diagnosed, **fitted}
+
+    def _training_environment(self) -> AbstractEnvironment:
+        if self.env is None:
+            self.env = self.make_env(self.device)
+            check_windows(self.estimator, self.env, self.trainer.world_size)
+        return self.env
+
+    def _backward(self, parts: Iterable[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, Tensor]:
+        """Adds up the gradients of the parts of a loss, and their metrics."""
+        done = []
+        for loss, metrics in parts:
+            self.manual_backward(loss)
+            done.append({"train/surrogate_loss": loss.detach(), **metrics})
+        return {key: torch.stack([part[key] for part in done]).sum() for key in done[0]}
+
+    def _refuse_non_finite(self, norm: Tensor, metrics: Mapping[str, Tensor]) -> None:
+        if not torch.isfinite(norm):
+            raise NonFiniteError(
+                f"The gradient of update {self.update_index} is not finite (surrogate loss "
+                f"{float(metrics['train/surrogate_loss'])}): the optimizer step was not taken; a lower optimizer.lr or "
+                "max_grad_norm may help."
+            )
+
+    def _fit(self, weighed: Weighed, window: int) -> dict[str, Tensor]:
+        """What is learned beside the policy, from the episodes of all processes; only after its step, or acting and
+        learning would see other statistics, and log_prob be that of another policy.
+        """
+        everyone, returns = weighed.everyone, weighed.all_returns
+        self.estimator.observe(everyone, returns)
+        streams = Streams(self.seed, update=self.update_index)
+        with same_random_numbers(lambda: derive_seed(streams.seed_of(Stream.FIT), Stream.FIT, index=window)):
+            metrics = self.baseline.fit(everyone, returns, (*self._optimizers(), None)[1])
+        if self.policy.normalizer is not None:
+            self.policy.normalizer.update(everyone.observations.detach()[everyone.valid].flatten(1))
+        return metrics
+
+    def _finish_update(self, returns: Tensor, lengths: Tensor, metrics: Mapping[str, Tensor], started: float) -> None:
+        """Counts an update, and logs it if it is due; returns and lengths (P N,) of all processes' episodes."""
+        due = self.update_index % self.log_every_n_updates == 0 or self.diagnose is not None
         steps = int(lengths.sum())
         self.update_index += 1
         self.env_steps += steps
         self.episodes += len(returns)
-        if k % self.log_every_n_updates == 0 or self.diagnose is not None:
+        if due:
             self.log_metrics(
                 {
                     "rollout/episode_return_mean": returns.mean(),
@@ -168,51 +215,9 @@ class PolicyGradient(pl.LightningModule):
                 }
             )
         self.rollout_return = float(returns.mean())
-        return metrics["train/surrogate_loss"]
-
-    def _check_windows(self, env: AbstractEnvironment) -> None:
-        """Processes wait for each other after each window, for ever if one of them has more."""
-        if self.trainer.world_size > 1 and self.estimator.window is not None and env.may_end_early:
-            raise ConfigError(
-                f"The episodes of {env.name} may end before their {env.max_episode_steps} steps, so that several "
-                f"processes may play different numbers of windows of estimator.window={self.estimator.window} steps: "
-                "use estimator.window=null, or trainer.devices=1."
-            )
-
-    def learn(self, episodes: Episodes, window: int = 0) -> dict[str, Tensor]:
-        """One optimizer step from one window, which is the update's window-th, then the baseline's fit."""
-        policy_optimizer, baseline_optimizer = (*self._optimizers(), None)[:2]
-        weighed = weigh(self.estimator, self.baseline, self.policy, episodes, self.gamma)
-        diagnosed = {} if self.diagnose is None else self.diagnose(episodes, weighed)
-        policy_optimizer.zero_grad()
-        parts = []
-        weights, chunk = weighed.weights, self._chunk()
-        for loss, metrics in partial_losses(self.estimator, self.policy, episodes, weights, self.gamma, chunk):
-            self.manual_backward(loss)
-            parts.append({"train/surrogate_loss": loss.detach(), **metrics})
-        summed = {key: torch.stack([part[key] for part in parts]).sum() for key in parts[0]}
-        norm = finish_gradients(self.policy.parameters(), self.max_grad_norm)
-        if not torch.isfinite(norm):
-            raise NonFiniteError(
-                f"The gradient of update {self.update_index} is not finite (surrogate loss "
-                f"{float(summed['train/surrogate_loss'])}): the "
-                "optimizer step was not taken; a lower optimizer.lr or max_grad_norm may help."
-            )
-        policy_optimizer.step()
-        everyone = weighed.everyone
-        self.estimator.observe(everyone, weighed.all_returns)
-        of_update = partial(derive_seed, self.seed, Stream.FIT, index=self.update_index)
-        with same_random_numbers(lambda: derive_seed(of_update(), Stream.FIT, index=window)):
-            fitted = self.baseline.fit(everyone, weighed.all_returns, baseline_optimizer)
-        if self.policy.normalizer is not None:
-            # only now: acting and learning must see the same statistics, or log_prob is that of another policy
-            self.policy.normalizer.update(everyone.observations.detach()[everyone.valid].flatten(1))
-        return {**summed, "train/grad_norm": norm, **diagnosed, **fitted}
 
     def _chunk(self) -> int:
-        if self.chunk is not None:
-            return self.chunk
-        return _CHUNK if self.device.type == "cpu" else 64 * _CHUNK
+        return self.chunk or (_CHUNK if self.device.type == "cpu" else 64 * _CHUNK)
 
     def _optimizers(self) -> list[Any]:
         optimizers = self.optimizers()
@@ -255,10 +260,9 @@ class PolicyGradient(pl.LightningModule):
         """
         if self._eval_env is None:
             self._eval_env = self._make_eval_env(self.device)
-        k = self.update_index
-        seed_torch(self.seed, action_stream, index=k)
-        root = derive_seed(self.seed, env_stream, index=k)
-        seeds = (derive_seed(root, env_stream, index=number) for number in itertools.count())
+        streams = Streams(self.seed, update=self.update_index)
+        streams.seed_torch(action_stream)
+        seeds = (derive_seed(streams.seed_of(env_stream), env_stream, index=number) for number in itertools.count())
         return evaluate(self._eval_env, self.policy, seeds, episodes, deterministic=self.eval_deterministic)
 
     # ------------------------------------------------------------------ bookkeeping
@@ -275,16 +279,12 @@ class PolicyGradient(pl.LightningModule):
             "format": CHECKPOINT_FORMAT,
             "seed": self.seed,
             "config": self.config,
-            "update_index": self.update_index,
-            "env_steps": self.env_steps,
-            "episodes": self.episodes,
+            **{name: getattr(self, name) for name in _COUNTERS},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        counters = checkpoint["scorepath"]
-        self.update_index = counters["update_index"]
-        self.env_steps = counters["env_steps"]
-        self.episodes = counters["episodes"]
+        for name in _COUNTERS:
+            setattr(self, name, checkpoint["scorepath"][name])
 
     def progress(self) -> tuple[int, ...]:
         """What grows while something goes on: updates, and the steps of the environments since their resets."""

@@ -4,7 +4,7 @@ What compares episodes with each other sees those of all processes, so that a ba
 that there are several. Alone, everything here hands back what it is given.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any
@@ -73,6 +73,13 @@ def mean(values: Tensor) -> Tensor:
     total = values.detach().clone()
     torch.distributed.all_reduce(total)
     return total / world_size()
+
+
+def mean_metrics(windows: Sequence[Mapping[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
+    """Of the metrics () of an update's windows, means over those that have them, and over all processes."""
+    keys = dict.fromkeys(key for metrics in windows for key in metrics)
+    means = {key: torch.stack([metrics[key] for metrics in windows if key in metrics]).mean() for key in keys}
+    return {key: mean(value.to(device)) for key, value in means.items()}
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from k, resuming needs no generator state.
 """
 
 import enum
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,3 +42,19 @@ def split_seed(seed: int, number: int) -> list[int]:
 def seed_torch(seed: int, stream: Stream, rank: int = 0, index: int = 0) -> None:
     """Seeds torch's generators on all devices; `torch.distributions` draws from these and takes no other."""
     torch.manual_seed(derive_seed(seed, stream, rank, index))
+
+
+class Streams(NamedTuple):
+    """The streams of one update of one process."""
+
+    seed: int  # of the run
+    rank: int = 0
+    update: int = 0  # k
+
+    def seed_of(self, stream: Stream) -> int:
+        """As `derive_seed`."""
+        return derive_seed(self.seed, stream, self.rank, self.update)
+
+    def seed_torch(self, stream: Stream) -> None:
+        """As the function of that name."""
+        seed_torch(self.seed, stream, self.rank, self.update)

@@ -78,6 +78,15 @@ class Episodes:
                 picked[field.name] = value[columns] if field.name in WITHOUT_TIME else value[:, columns]
         return replace(self, **picked)
 
+    def detach(self) -> "Episodes":
+        """The same numbers without the graph of the rollout, without what is only of use in it."""
+        values: dict[str, Any] = {_NODES: None}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and field.name != _NODES:
+                values[field.name] = value.detach()
+        return replace(self, **values)
+
     def steps_of(self, values: Tensor) -> Tensor:
         """Of values (T, N, ...) those of the valid steps, (B, ...)."""
         # a flattened copy costs a fraction of what picking does, and most batches of a trained policy are full

@@ -21,6 +21,7 @@ class AbstractBaseline(nn.Module, ABC):
     from, for E[∇ log π(a | o)] = 0. What a baseline keeps between updates is a parameter or a buffer, and saved.
     """
 
+    is_zero: ClassVar[bool] = False  # subtracts nothing
     predicts_values: ClassVar[bool] = False  # V(o): can bootstrap, and is fitted
     needs_same_starts: ClassVar[bool] = False  # plays the batch's episodes from their starts another time
 

@@ -14,6 +14,8 @@ from scorepath.types import Episodes
 class NoBaseline(AbstractBaseline):
     """b = 0."""
 
+    is_zero = True
+
     def forward(self, episodes: Episodes, returns: Tensor, policy: Policy) -> Tensor:
         return torch.zeros_like(returns)
 

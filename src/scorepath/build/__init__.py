@@ -86,7 +86,7 @@ def make_slots(
     baseline = make_baseline(cfg, env, policy)
     check_baseline(names["baseline"], baseline, env, cfg.episodes_per_update)
     check_batch(names["estimator"], estimator, cfg.episodes_per_update)
-    check_estimator(names, env, policy.head, estimator, baseline)
+    check_estimator(names, env, policy.head, estimator, baseline, dist_options)
     return policy, estimator, baseline
 
 

@@ -39,10 +39,10 @@ def construct(node: Any, what: str, **arguments: Any) -> Any:
 
 
 def make_environment(
-    node: DictConfig, num_envs: int, device: torch.device | str = "cpu", **arguments: Any
+    node: DictConfig, num_episodes: int, device: torch.device | str = "cpu", **arguments: Any
 ) -> AbstractEnvironment:
     """The training environment of `conf/env`."""
-    return construct(node, "env", num_envs=num_envs, device=device, **arguments)
+    return construct(node, "env", num_episodes=num_episodes, device=device, **arguments)
 
 
 def make_evaluation_environment(
@@ -76,11 +76,11 @@ def make_evaluation_environment(
         )
     else:
         return make_environment(node, 1 if render else min(episodes, _EVAL_ENVS), device)
-    single = make(num_envs=1)
+    single = make(num_episodes=1)
     if render:
         return _drawable(make, kwargs, single)
     single.close()
-    return make(num_envs=min(episodes, _EVAL_ENVS if single.is_batch_implementation else _EVAL_ENVS_SYNC))
+    return make(num_episodes=min(episodes, _EVAL_ENVS if single.is_batch_implementation else _EVAL_ENVS_SYNC))
 
 
 def _evaluated_by(node: DictConfig, probe: GymnasiumEnvironment) -> Any:
@@ -112,7 +112,7 @@ def _drawable(
 ) -> GymnasiumEnvironment:
     """One environment that can be drawn, or `single` as it is where the policy could not act in that one."""
     try:
-        drawn = make(num_envs=1, vectorization="sync", kwargs={**kwargs, "render_mode": "rgb_array"})
+        drawn = make(num_episodes=1, vectorization="sync", kwargs={**kwargs, "render_mode": "rgb_array"})
     except ConfigError:
         if not single.is_batch_implementation:
             raise

@@ -8,16 +8,18 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from scorepath.baselines import NoBaseline, TimeMean
 from scorepath.distributions.box import is_floating_box
 from scorepath.envs import AbstractEnvironment
-from scorepath.estimators import Weighed
+from scorepath.estimators import Pathwise, ScoreFunction
 from scorepath.estimators.gradients import per_episode_gradients
 from scorepath.module import PolicyGradient
 from scorepath.ranks import gather, gather_columns
-from scorepath.returns import discounts, explained_variance
+from scorepath.returns import explained_variance
 from scorepath.rollout import rollout_windows
 from scorepath.seeding import Stream, derive_seed, seed_torch
 from scorepath.types import Episodes
+from scorepath.update import Weighed, surrogate_loss
 
 
 class GradientDiagnostics(pl.Callback):
@@ -136,16 +138,13 @@ class GradientDiagnostics(pl.Callback):
         seed_torch(module.seed, Stream.DIAGNOSTICS, rank, k)
         seed = derive_seed(module.seed, Stream.DIAGNOSTICS, rank, k)
         episodes = next(rollout_windows(env, policy, seed, window=self.cosine_window, graph=True))
-        discounted = episodes.rewards * discounts(len(episodes.rewards), module.gamma).to(episodes.rewards)
-        parameters = list(policy.parameters())
-        pathwise = flat_gradient(discounted.sum(dim=0).mean(), parameters)
-        # each action is weighed with what follows it, less what followed the others at that time
-        to_go = discounted.detach().flip(0).cumsum(0).flip(0)
-        weights = (to_go - to_go.mean(dim=1, keepdim=True))[episodes.valid]
-        dist = policy(episodes.observations.detach()[episodes.valid])
-        log_prob = dist.log_prob(episodes.actions.detach()[episodes.valid])
-        score = flat_gradient((log_prob * weights).sum() / env.num_envs, parameters)
-        return torch.nn.functional.cosine_similarity(pathwise, score, dim=0)
+        parameters, gamma = list(policy.parameters()), module.gamma
+        pathwise = surrogate_loss(Pathwise(window=None), NoBaseline(), policy, episodes, gamma).loss
+        reinforce = ScoreFunction("reward_to_go", "none", discount_steps=True)
+        score = surrogate_loss(reinforce, TimeMean(), policy, episodes.detach(), gamma).loss
+        return torch.nn.functional.cosine_similarity(
+            flat_gradient(pathwise, parameters), flat_gradient(score, parameters), dim=0
+        )
 
     def _noise_metrics(self, gradients: Tensor, episodes: int) -> dict[str, Tensor]:
         signal, variance = signal_and_variance(gradients)

@@ -24,6 +24,7 @@ class AbstractHead(nn.Module, ABC):
     needs: ClassVar[str]  # the action spaces it accepts, in words, e.g. "a Box"
     has_rsample: bool  # samples carry gradients: the pathwise estimator may use it
     rsample_bias: ClassVar[str | None] = None  # why the derivative of its samples is not exact, in a few words
+    is_common: ClassVar[bool] = False  # named first, where a message lists the heads that would do
     acts_in_weights: ClassVar[bool] = False  # to_env gives weights over the choices of a Discrete space
 
     def __init__(self, action_space: gym.Space, in_features: int, validate_args: bool = False) -> None:

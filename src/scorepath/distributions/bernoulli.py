@@ -15,6 +15,7 @@ class Bernoulli(AbstractHead):
     """
 
     needs = "a Discrete(2) or MultiBinary action space"
+    is_common = True
     has_rsample = False
 
     def __init__(self, action_space: gym.Space, in_features: int, validate_args: bool = False) -> None:

@@ -18,6 +18,7 @@ class Categorical(AbstractHead):
     """
 
     needs = "a Discrete or MultiDiscrete action space"
+    is_common = True
     has_rsample = False
     _missing: Tensor | None
     _start: Tensor

@@ -43,9 +43,6 @@ class Laplace(AbstractLocationScaleHead):
         laplace = TorchLaplace(mean, std / math.sqrt(2.0), validate_args=self.validate_args)
         return Independent(laplace, self._event_dims, validate_args=self.validate_args)
 
-    def deterministic(self, dist: Distribution) -> Tensor:
-        return dist.mean
-
 
 class StudentT(AbstractLocationScaleHead):
     """(a - mean) / s ~ Student's t with df degrees of freedom, s = std √((df - 2) / df), each entry by itself.
@@ -85,6 +82,3 @@ class StudentT(AbstractLocationScaleHead):
         scale = std * math.sqrt((self.df - 2.0) / self.df)
         student = TorchStudentT(self.df, mean, scale, validate_args=self.validate_args)
         return Independent(student, self._event_dims, validate_args=self.validate_args)
-
-    def deterministic(self, dist: Distribution) -> Tensor:
-        return dist.mean

@@ -6,6 +6,7 @@ from typing import Literal
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from scorepath.distributions.base import AbstractHead
 from scorepath.distributions.box import BoxUnits, is_floating_box
@@ -81,3 +82,7 @@ class AbstractLocationScaleHead(AbstractHead):
     def to_env(self, action: Tensor) -> Tensor:
         """The nearest element of the Box."""
         return self.box.clip(action)
+
+    def deterministic(self, dist: Distribution) -> Tensor:
+        """The mean, where a head says nothing else."""
+        return dist.mean

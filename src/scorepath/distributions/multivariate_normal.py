@@ -63,9 +63,6 @@ class MultivariateNormal(AbstractLocationScaleHead):
         )
         return ScaledVectors(vectors, mean, std, self._event_dims, self.validate_args)
 
-    def deterministic(self, dist: Distribution) -> Tensor:
-        return dist.mean
-
 
 class LowRankNormal(AbstractLocationScaleHead):
     """a ~ N(mean, Σ), Σ = diag(std) (W Wᵀ + D) diag(std), W (entries, rank), D diagonal, with ones on Σ's diagonal.
@@ -114,9 +111,6 @@ class LowRankNormal(AbstractLocationScaleHead):
             validate_args=self.validate_args,
         )
         return ScaledVectors(vectors, mean, std, self._event_dims, self.validate_args)
-
-    def deterministic(self, dist: Distribution) -> Tensor:
-        return dist.mean
 
 
 class ScaledVectors(Distribution):

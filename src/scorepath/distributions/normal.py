@@ -24,6 +24,7 @@ class Normal(AbstractLocationScaleHead):
         ValueError: if initial_std is out of range or an option has another value.
     """
 
+    is_common = True
     has_rsample = True
 
     def __init__(
@@ -40,6 +41,3 @@ class Normal(AbstractLocationScaleHead):
     def forward(self, features: Tensor) -> Distribution:
         normal = TorchNormal(*self.mean_and_std_of_actions(features), validate_args=self.validate_args)
         return Independent(normal, self._event_dims, validate_args=self.validate_args)
-
-    def deterministic(self, dist: Distribution) -> Tensor:
-        return dist.mean

@@ -10,23 +10,24 @@ from torch import Tensor
 
 
 class Step(NamedTuple):
-    """What N environments answer to N actions. Entries of episodes that have ended are meaningless."""
+    """What W environments answer to W actions. Entries of episodes that have ended are meaningless."""
 
-    observations: Tensor  # (N, *O)
-    rewards: Tensor  # (N,)
-    terminated: Tensor  # (N,) bool
-    truncated: Tensor  # (N,) bool
+    observations: Tensor  # (W, *O)
+    rewards: Tensor  # (W,)
+    terminated: Tensor  # (W,) bool
+    truncated: Tensor  # (W,) bool
 
 
 class AbstractEnvironment(ABC):
-    """N environments stepped together, each playing one episode after a `reset`.
+    """W lanes stepped together, which play N episodes after a `reset`: one each, or some more than one.
 
     A rollout calls `reset` and then `step` until every episode has ended; what an environment does after its episode's
     end is not looked at. `describe_episode` goes by the rows of the reset, all else by those that are still played.
     """
 
     name: str  # what messages call it, e.g. CartPole-v1
-    num_envs: int  # N
+    num_episodes: int  # N, of a batch
+    num_lanes: int  # W, environments stepped side by side after a reset; where W < N, lanes begin other episodes
     observation_space: gym.Space  # of one environment, always a Box
     action_space: gym.Space  # of one environment
     max_episode_steps: int  # every episode ends by then
@@ -57,19 +58,19 @@ class AbstractEnvironment(ABC):
         """Starts fresh episodes, a pure function of `seed` (63 bits).
 
         Returns:
-            observations (N, *O); or fewer than N, of environments that each begin another episode, by Gymnasium's
-            next-step autoreset, until N have been begun.
+            observations (W, *O). Where W < N, a lane begins another episode after each, by Gymnasium's next-step
+            autoreset, until N have been begun.
         """
 
     @abstractmethod
     def step(self, actions: Tensor) -> Step:
-        """Applies actions (N, *A) of the action space."""
+        """Applies actions (W, *A) of the action space."""
 
     def detach(self) -> None:
         """Cuts the gradient at the present state: the start of a new window. Only for differentiable environments."""
 
     def keep(self, rows: Tensor) -> None:
-        """Leaves out all other episodes: until the next reset, `step` takes and answers these alone. Only where
+        """Leaves out all other lanes: until the next reset, `step` takes and answers these alone. Only where
         `can_narrow`.
 
         Args:

@@ -35,7 +35,7 @@ class GymnasiumEnvironment(AbstractEnvironment):
 
     Args:
         id: Gymnasium id, `CartPole-v1` or `module:Id-v0`.
-        num_envs: N.
+        num_episodes: N.
         vectorization: `auto` takes the environment's own vectorised implementation where it has one, else `sync`, one
             after the other; `async` runs each environment in a process of its own and pays only where a step takes over
             a millisecond; `envpool` takes EnvPool's implementation of the same id.
@@ -57,7 +57,7 @@ class GymnasiumEnvironment(AbstractEnvironment):
     def __init__(
         self,
         id: str,  # Gymnasium's own word
-        num_envs: int,
+        num_episodes: int,
         vectorization: Vectorization = "auto",
         workers: int | None = None,
         kwargs: dict[str, Any] | None = None,
@@ -68,7 +68,7 @@ class GymnasiumEnvironment(AbstractEnvironment):
         restarts: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        number = min(workers or num_envs, num_envs)
+        number = min(workers or num_episodes, num_episodes)
         if workers is not None and vectorization not in ("async", "envpool"):
             raise ConfigError(
                 f"env.workers={workers} has no meaning for env.vectorization={vectorization}, which leaves out ended "
@@ -104,13 +104,12 @@ class GymnasiumEnvironment(AbstractEnvironment):
         self.reward_threshold = threshold if reward_threshold is None else reward_threshold
         if reward_range is not None:
             self.reward_range = (float(reward_range[0]), float(reward_range[1]))
-        self.num_envs = num_envs
+        self.num_episodes, self.num_lanes = num_episodes, number
         self.irreproducible = self.lanes.irreproducible
         # not `number`: a probe of one environment stands for as many as the run has
         self.repeatable_starts = 0 if self.irreproducible else workers or math.inf
-        self.can_narrow = self.lanes.can_narrow and number == num_envs  # else lanes begin other episodes
+        self.can_narrow = self.lanes.can_narrow and number == num_episodes  # else lanes begin other episodes
         self._device = torch.device(device)
-        self._number = number
         self.observation_space, self.action_space = self.lanes.observation_space, self.lanes.action_space
         composite = isinstance(self.action_space, gym.spaces.Dict | gym.spaces.Tuple)
         self._action_dtype = None if composite else self.action_space.dtype
@@ -124,9 +123,9 @@ class GymnasiumEnvironment(AbstractEnvironment):
     def reset(self, seed: int) -> Tensor:
         self._seed = seed
         self.steps = 0
-        self._columns = np.arange(self._number)
+        self._columns = np.arange(self.num_lanes)
         observations = self.lanes.reset(seed)
-        self._ended = np.zeros(self._number, dtype=bool)
+        self._ended = np.zeros(self.num_lanes, dtype=bool)
         return self._to_tensor("observation", observations)
 
     @np.errstate(over="ignore")
@@ -143,7 +142,7 @@ class GymnasiumEnvironment(AbstractEnvironment):
         self.steps += 1
         observed = self._to_tensor("observation", observations, numpy_actions)
         paid = self._to_tensor("reward", rewards, numpy_actions)
-        if self._number == self.num_envs:  # else an end is followed by another episode, which is looked at
+        if self.num_lanes == self.num_episodes:  # else an end is followed by another episode, which is looked at
             if self.steps == self.max_episode_steps:
                 truncated = truncated | ~self._ended  # not all implementations know the limit
             self._ended |= terminated | truncated
@@ -160,9 +159,9 @@ class GymnasiumEnvironment(AbstractEnvironment):
         self._columns, self._ended = self._columns[kept], self._ended[kept]
 
     def describe_episode(self, index: int) -> str:
-        if self.is_batch_implementation or self._number < self.num_envs:
+        if self.is_batch_implementation or self.num_lanes < self.num_episodes:
             return f"episode {index} of the batch reset with seed {self._seed}"
-        return f"the episode reset with seed {split_seed(self._seed, self.num_envs)[index]}"
+        return f"the episode reset with seed {split_seed(self._seed, self.num_episodes)[index]}"
 
     def render(self) -> np.ndarray | None:
         return self.lanes.render()

@@ -21,7 +21,7 @@ class TorchEnvironment(AbstractEnvironment):
 
     Args:
         dynamics: the functions that define the environment.
-        num_envs: N.
+        num_episodes: N, as many lanes.
         device: where the states live.
         dtype: of states, observations and rewards.
 
@@ -35,7 +35,7 @@ class TorchEnvironment(AbstractEnvironment):
     def __init__(
         self,
         dynamics: AbstractDynamics,
-        num_envs: int,
+        num_episodes: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -45,7 +45,7 @@ class TorchEnvironment(AbstractEnvironment):
             raise TypeError(f"{type(dynamics).__name__} defines no `terminal`: add it, or set `terminates = False`.")
         self.dynamics = dynamics
         self.name = dynamics.name
-        self.num_envs = num_envs
+        self.num_episodes = self.num_lanes = num_episodes
         self.observation_space = dynamics.observation_space
         self.action_space = dynamics.action_space
         self.max_episode_steps = dynamics.max_episode_steps
@@ -67,7 +67,7 @@ class TorchEnvironment(AbstractEnvironment):
         self._seed = seed
         self.steps = 0
         generator, _ = np_random(seed)  # numpy's, so that start states are those of Gymnasium's original
-        initial = self.dynamics.initial(generator, self.num_envs)
+        initial = self.dynamics.initial(generator, self.num_episodes)
         self._actions = None
         self._state = self._start = torch.as_tensor(initial, dtype=self._dtype, device=self._device)
         return self.dynamics.observation(self._state)
@@ -98,7 +98,8 @@ class TorchEnvironment(AbstractEnvironment):
 
     def branch(self, rows: Tensor) -> "TorchEnvironment":
         other = copy.copy(self)
-        vars(other).update(num_envs=len(rows), _state=self._state[rows], _start=self._start[rows], _actions=None)
+        other.num_episodes = other.num_lanes = len(rows)
+        vars(other).update(_state=self._state[rows], _start=self._start[rows], _actions=None)
         return other
 
     def keep(self, rows: Tensor) -> None:

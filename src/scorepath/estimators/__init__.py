@@ -3,12 +3,7 @@
 from scorepath.estimators.alpha_order import AlphaOrder
 from scorepath.estimators.base import (
     AbstractEstimator,
-    Surrogate,
-    Weighed,
     gradient_bias,
-    partial_losses,
-    surrogate_loss,
-    weigh,
 )
 from scorepath.estimators.ddcg import DDCG
 from scorepath.estimators.gradients import per_episode_gradients
@@ -28,11 +23,6 @@ __all__ = [
     "Pathwise",
     "ScoreFunction",
     "StraightThrough",
-    "Surrogate",
-    "Weighed",
     "gradient_bias",
-    "partial_losses",
     "per_episode_gradients",
-    "surrogate_loss",
-    "weigh",
 ]

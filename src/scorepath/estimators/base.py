@@ -6,7 +6,7 @@ steps, grad J ≈ 1/N Σ_n Σ_t A_t ∇ log π(a_t | o_t).
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -16,7 +16,6 @@ from scorepath.distributions import AbstractHead
 from scorepath.envs import AbstractEnvironment
 from scorepath.errors import ConfigError
 from scorepath.policy import Policy
-from scorepath.ranks import gather_episodes
 from scorepath.rollout import rollout, rollout_windows
 from scorepath.types import Episodes
 
@@ -39,6 +38,7 @@ class AbstractEstimator(nn.Module, ABC):
     dists: ClassVar[tuple[type[Distribution], ...]] = ()  # of the head, without Independent; () is any
     baselines: ClassVar[Literal["any", "value", "none"]] = "any"  # `value`: none, or a V(o) to bootstrap with
     min_episodes: ClassVar[int] = 1  # of a batch
+    whole_returns: bool = False  # weighs each action with its whole episode's return
     bootstraps: bool = True  # a V(o) of the baseline stands for what follows a truncation
     accept_discontinuities: bool = False  # run also where a derivative of one path misses jumps
     remedy_for_discontinuities: ClassVar[str] = "accept the bias with estimator.accept_discontinuities=true"
@@ -67,8 +67,8 @@ class AbstractEstimator(nn.Module, ABC):
         weights = [parameter for parameter in policy.parameters() if parameter.dim() > 1]
         # of each layer's output, autograd and the allocator hold about two copies of four bytes an entry
         bytes_per_step = 8 * sum(len(weight) for weight in weights)
-        fits = env.num_envs * env.max_episode_steps * bytes_per_step <= _MOST_KEPT
-        return fits and env.num_envs >= _WIDE and all(weight.device.type == "cpu" for weight in weights)
+        fits = env.num_episodes * env.max_episode_steps * bytes_per_step <= _MOST_KEPT
+        return fits and env.num_episodes >= _WIDE and all(weight.device.type == "cpu" for weight in weights)
 
     def add_bonus(self, policy: Policy, episodes: Episodes) -> Episodes:
         """The episodes with rewards that hold whatever the objective adds to the environment's; as they are, if nothing
@@ -97,84 +97,6 @@ class AbstractEstimator(nn.Module, ABC):
 
     def observe(self, episodes: Episodes, returns: Tensor) -> None:
         """Takes a batch and its returns (T, N) into what is kept between updates, after its gradient was used."""
-
-
-class Weighed(NamedTuple):
-    """What a loss is made with, and what is learned from beside it."""
-
-    advantages: Tensor  # (T, N), as the baseline left them
-    weights: Tensor  # (T, N, ...), as `weigh` made them
-    returns: Tensor  # (T, N)
-    everyone: Episodes  # the episodes of all processes that learn together, with whatever the objective adds to rewards
-    all_returns: Tensor  # of these, (T', P N), which the baseline is fitted to
-
-
-def weigh(
-    estimator: AbstractEstimator, baseline: AbstractBaseline, policy: Policy, episodes: Episodes, gamma: float
-) -> Weighed:
-    """Everything that couples the episodes of a batch, those of other processes included: returns, baseline and
-    normalisation.
-    """
-    everyone, columns = gather_episodes(episodes)
-    everyone = estimator.add_bonus(policy, everyone)
-    last_values = baseline.last_values(everyone) if estimator.bootstraps else None
-    all_returns = estimator.returns(everyone, gamma, last_values)
-    all_advantages = baseline.advantages(everyone, all_returns, gamma, policy)
-    rows = slice(len(episodes.rewards))  # other processes may have played more
-    advantages, returns = all_advantages[rows, columns], all_returns[rows, columns]
-    if estimator.needs_graph:
-        weights = estimator.weigh(policy, estimator.add_bonus(policy, episodes), advantages, gamma)
-    else:
-        weights = estimator.weigh(policy, everyone, all_advantages, gamma)[rows, columns]
-    return Weighed(advantages, weights, returns, everyone, all_returns)
-
-
-def partial_losses(
-    estimator: AbstractEstimator, policy: Policy, episodes: Episodes, weights: Tensor, gamma: float, chunk: int | None
-) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    """The surrogate loss in parts whose sum it is, to be differentiated one by one.
-
-    A part is the share of some episodes; its activations are gone before the next part begins, and stay in the
-    processor's cache. A loss with a graph through the rollout is one part.
-
-    Args:
-        weights: (T, N, ...), of `weigh`.
-        chunk: env steps of a part, though at least one episode; None is the whole batch.
-
-    Yields:
-        loss () and metrics of each part, the metrics weighed by the part's share of valid steps.
-    """
-    time, number = episodes.rewards.shape
-    whole = chunk is None or estimator.needs_graph or episodes.log_probs is not None
-    size = number if whole or chunk is None else max(1, chunk // time)
-    valid_steps = episodes.valid.sum()
-    for start in range(0, number, size):
-        columns = slice(start, start + size)
-        part = episodes if size >= number else episodes.select(columns)
-        loss, metrics = estimator(policy, part, weights[:, columns], gamma)
-        share = part.valid.sum() / valid_steps
-        yield loss * (part.valid.shape[1] / number), {key: value * share for key, value in metrics.items()}
-
-
-class Surrogate(NamedTuple):
-    """What an update is computed from."""
-
-    loss: Tensor  # (); its gradient is the estimate of -∇J, its value nothing in particular
-    metrics: dict[str, Tensor]
-    advantages: Tensor  # these as in `Weighed`
-    weights: Tensor
-    returns: Tensor
-    everyone: Episodes
-    all_returns: Tensor
-
-
-def surrogate_loss(
-    estimator: AbstractEstimator, baseline: AbstractBaseline, policy: Policy, episodes: Episodes, gamma: float
-) -> Surrogate:
-    """The three slots of a policy gradient put together, as training does it, but for the partition of the loss."""
-    weighed = weigh(estimator, baseline, policy, episodes, gamma)
-    ((loss, metrics),) = partial_losses(estimator, policy, episodes, weighed.weights, gamma, chunk=None)
-    return Surrogate(loss, metrics, *weighed)
 
 
 def gradient_bias(

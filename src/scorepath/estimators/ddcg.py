@@ -61,7 +61,7 @@ class DDCG(AbstractEstimator):
 
     def collect(self, env: AbstractEnvironment, policy: Policy, seed: int) -> Iterator[Episodes]:
         observation = env.reset(seed)
-        starts = torch.arange(env.num_envs, device=observation.device) // 2
+        starts = torch.arange(env.num_episodes, device=observation.device) // 2
         pairs = env.branch(starts)
         return windows_from(pairs, policy, observation[starts], window=None, graph=True, rule=act_by_rsample)
 

@@ -71,7 +71,7 @@ def branched_episodes(env: AbstractEnvironment, policy: Policy, seed: int) -> Ep
         env: N environments that can branch.
         seed: of their resets; the caller seeds torch.
     """
-    head, number = policy.head, env.num_envs
+    head, number = policy.head, env.num_episodes
     observation = env.reset(seed)
     own = torch.arange(number, device=observation.device)  # rows of the episodes themselves
     positive, negative = (_World(env.branch(own), observation) for _ in range(2))

@@ -1,15 +1,62 @@
-"""The pathwise derivative."""
+"""The pathwise derivative, and what it has in common with its relatives for choices."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
+from scorepath.distributions import AbstractHead
+from scorepath.envs import AbstractEnvironment
 from scorepath.estimators.base import AbstractEstimator
 from scorepath.policy import Policy
 from scorepath.returns import reward_to_go
+from scorepath.rollout import act_by_rsample, rollout_windows
 from scorepath.types import Episodes
 
 
-class Pathwise(AbstractEstimator):
+class AbstractPathwise(AbstractEstimator):
+    """∇ Σ_t γ^t r_t of single paths, through actions that a rule makes of the policy's distribution.
+
+    Args:
+        window: env steps of a window; None is the whole episode.
+        accept_discontinuities: run also where the environment jumps, which biases the estimate.
+
+    Raises:
+        ValueError: if window is below 1; at a call, if the rewards carry no graph.
+    """
+
+    needs_graph = True
+    baselines = "value"
+
+    def __init__(self, window: int | None, accept_discontinuities: bool) -> None:
+        super().__init__()
+        self.window = checked_window(window)
+        self.accept_discontinuities = accept_discontinuities
+
+    @abstractmethod
+    def act(self, head: AbstractHead, dist: Distribution) -> tuple[Tensor, Tensor]:
+        """The action (*B, *A) to record, and what the environment is given for it, with a graph to the policy."""
+
+    def collect(self, env: AbstractEnvironment, policy: Policy, seed: int) -> Iterator[Episodes]:
+        return rollout_windows(env, policy, seed, window=self.window, graph=True, rule=self.act)
+
+    def returns(self, episodes: Episodes, gamma: float, last_values: Tensor | None) -> Tensor:
+        return reward_to_go(episodes.rewards, episodes.is_last, gamma, last_values)
+
+    def forward(
+        self, policy: Policy, episodes: Episodes, advantages: Tensor, gamma: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Minus the mean of what the first row's returns are, differentiable through the environment.
+
+        A baseline of the first observation is a constant in it.
+        """
+        require_graph(episodes)
+        return -advantages[0].mean(), {"train/entropy": entropy(policy, episodes)}
+
+
+class Pathwise(AbstractPathwise):
     """The pathwise derivative: ∇J = E[∇ Σ_t γ^t r_t] through rsample()d actions and the environment's own graph.
 
     Episodes are cut into windows: at the end of each the policy takes an optimizer step, and a value network, where
@@ -25,25 +72,16 @@ class Pathwise(AbstractEstimator):
         ValueError: if window is below 1; at a call, if the rewards carry no graph.
     """
 
-    needs_graph = True
     needs_rsample = True
-    baselines = "value"
 
     def __init__(self, window: int | None = 20, accept_discontinuities: bool = False) -> None:
-        super().__init__()
-        self.window = checked_window(window)
-        self.accept_discontinuities = accept_discontinuities
+        super().__init__(window, accept_discontinuities)
 
     def bias(self, gamma: float) -> tuple[str, ...]:
         return window_bias(self.window)
 
-    def returns(self, episodes: Episodes, gamma: float, last_values: Tensor | None) -> Tensor:
-        return reward_to_go(episodes.rewards, episodes.is_last, gamma, last_values)
-
-    def forward(
-        self, policy: Policy, episodes: Episodes, advantages: Tensor, gamma: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        return first_return_loss(policy, episodes, advantages)
+    def act(self, head: AbstractHead, dist: Distribution) -> tuple[Tensor, Tensor]:
+        return act_by_rsample(head, dist)
 
 
 def checked_window(window: int | None) -> int | None:
@@ -56,20 +94,6 @@ def checked_window(window: int | None) -> int | None:
 def window_bias(window: int | None) -> tuple[str, ...]:
     """Why windows are biased, in a few words; () for whole episodes."""
     return () if window is None else ("windows are cut, and every one starts at gamma^0",)
-
-
-def first_return_loss(policy: Policy, episodes: Episodes, advantages: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Minus the mean of what the first row's returns are, differentiable through the environment; and the entropy.
-
-    Args:
-        advantages: (T, N); the first row's return is the window's objective, and a baseline of the first observation is
-            a constant in it.
-
-    Raises:
-        ValueError: if the rewards carry no graph.
-    """
-    require_graph(episodes)
-    return -advantages[0].mean(), {"train/entropy": entropy(policy, episodes)}
 
 
 def require_graph(episodes: Episodes) -> None:

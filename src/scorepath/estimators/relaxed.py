@@ -1,23 +1,15 @@
 """Discrete actions through a differentiable environment: the straight-through and the Gumbel-softmax estimator."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution
 from torch.nn.functional import one_hot
 
 from scorepath.distributions import AbstractHead
-from scorepath.envs import AbstractEnvironment
-from scorepath.estimators.base import AbstractEstimator
-from scorepath.estimators.pathwise import checked_window, first_return_loss, window_bias
-from scorepath.policy import Policy
-from scorepath.returns import reward_to_go
-from scorepath.rollout import rollout_windows
-from scorepath.types import Episodes
+from scorepath.estimators.pathwise import AbstractPathwise, window_bias
 
 
-class StraightThrough(AbstractEstimator):
+class StraightThrough(AbstractPathwise):
     """Acts by a choice, a ~ π, and differentiates as if its weights had been soft: ∂ onehot(a) / ∂θ := ∂ w / ∂θ.
 
     Without a temperature w are the probabilities (Bengio et al. 2013, arXiv:1308.3432, section 4); with one, a is the
@@ -34,24 +26,17 @@ class StraightThrough(AbstractEstimator):
         ValueError: if an option is out of range; at a call, if the rewards carry no graph.
     """
 
-    needs_graph = True
     needs_weights = True
     dists = (Bernoulli, Categorical)
-    baselines = "value"
 
     def __init__(
         self, temperature: float | None = None, window: int | None = 20, accept_discontinuities: bool = False
     ) -> None:
-        super().__init__()
+        super().__init__(window, accept_discontinuities)
         self.temperature = None if temperature is None else checked_temperature(temperature)
-        self.window = checked_window(window)
-        self.accept_discontinuities = accept_discontinuities
 
     def bias(self, gamma: float) -> tuple[str, ...]:
         return ("the derivative of hard choices is taken to be that of soft weights", *window_bias(self.window))
-
-    def collect(self, env: AbstractEnvironment, policy: Policy, seed: int) -> Iterator[Episodes]:
-        return rollout_windows(env, policy, seed, window=self.window, graph=True, rule=self.act)
 
     def act(self, head: AbstractHead, dist: Distribution) -> tuple[Tensor, Tensor]:
         """The choice as the head samples it, and for the environment weights that are one-hot in value."""
@@ -65,16 +50,8 @@ class StraightThrough(AbstractEstimator):
         # in this order the value is `hard` to the bit
         return choice.detach(), hard + (soft - soft.detach())
 
-    def returns(self, episodes: Episodes, gamma: float, last_values: Tensor | None) -> Tensor:
-        return reward_to_go(episodes.rewards, episodes.is_last, gamma, last_values)
 
-    def forward(
-        self, policy: Policy, episodes: Episodes, advantages: Tensor, gamma: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        return first_return_loss(policy, episodes, advantages)
-
-
-class GumbelSoftmax(AbstractEstimator):
+class GumbelSoftmax(AbstractPathwise):
     """Acts by weights w ~ Concrete(logits, temperature) and differentiates through them (Jang et al. 2017,
     arXiv:1611.01144; Maddison et al. 2017, arXiv:1611.00712; for two choices the binary Concrete).
 
@@ -90,35 +67,20 @@ class GumbelSoftmax(AbstractEstimator):
         ValueError: if an option is out of range; at a call, if the rewards carry no graph.
     """
 
-    needs_graph = True
     needs_weights = True
     dists = (Bernoulli, Categorical)
-    baselines = "value"
 
     def __init__(self, temperature: float = 0.5, window: int | None = 20, accept_discontinuities: bool = False) -> None:
-        super().__init__()
+        super().__init__(window, accept_discontinuities)
         self.temperature = checked_temperature(temperature)
-        self.window = checked_window(window)
-        self.accept_discontinuities = accept_discontinuities
 
     def bias(self, gamma: float) -> tuple[str, ...]:
         return ("acts by relaxed weights, not by choices", *window_bias(self.window))
-
-    def collect(self, env: AbstractEnvironment, policy: Policy, seed: int) -> Iterator[Episodes]:
-        return rollout_windows(env, policy, seed, window=self.window, graph=True, rule=self.act)
 
     def act(self, head: AbstractHead, dist: Distribution) -> tuple[Tensor, Tensor]:
         """Weights, recorded as they are given to the environment."""
         weights = concrete_sample(dist, self.temperature)
         return weights, weights
-
-    def returns(self, episodes: Episodes, gamma: float, last_values: Tensor | None) -> Tensor:
-        return reward_to_go(episodes.rewards, episodes.is_last, gamma, last_values)
-
-    def forward(
-        self, policy: Policy, episodes: Episodes, advantages: Tensor, gamma: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        return first_return_loss(policy, episodes, advantages)
 
 
 def checked_temperature(temperature: float | None) -> float:

@@ -81,6 +81,7 @@ class ScoreFunction(AbstractEstimator):
             raise ValueError("log_probs=rollout keeps no entropies for entropy_coefficient: use log_probs=again.")
         self.log_probs = "again" if log_probs == "auto" and entropy_coefficient != 0.0 else log_probs
         self.credit = credit
+        self.whole_returns = credit == "total_return"
         self.normalize_returns = normalize_returns
         self.discount_steps = discount_steps
         self.entropy_coefficient = entropy_coefficient
@@ -152,19 +153,27 @@ class ScoreFunction(AbstractEstimator):
     def forward(
         self, policy: Policy, episodes: Episodes, advantages: Tensor, gamma: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        valid = episodes.valid
+        number = episodes.valid.shape[1]
+        advantage = episodes.steps_of(advantages.detach())  # (B,), B valid steps
+        log_prob, entropies = self._log_prob(policy, episodes)
+        loss = -(log_prob * advantage).sum() / number
+        if self.entropy_coefficient != 0.0:
+            loss = loss - self.entropy_coefficient * self._sum_of_entropies(entropies, episodes, gamma) / number
+        return loss, {"train/entropy": entropies.detach().mean()}
+
+    def _log_prob(self, policy: Policy, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """Log π(a_t | o_t) of the valid steps, (B,): the rollout's own, or a second time; and entropies (B,)."""
         if episodes.log_probs is not None:
             log_prob = episodes.steps_of(episodes.log_probs)
-            loss = -(log_prob * episodes.steps_of(advantages.detach())).sum() / valid.shape[1]
-            return loss, {"train/entropy": -log_prob.detach().mean()}
-        dist = policy(episodes.steps_of(episodes.observations))  # batch_shape (B,), B valid steps
+            return log_prob, -log_prob.detach()
+        dist = policy(episodes.steps_of(episodes.observations))  # batch_shape (B,)
         log_prob = dist.log_prob(episodes.steps_of(episodes.actions))
-        loss = -(log_prob * episodes.steps_of(advantages.detach())).sum() / valid.shape[1]
-        if self.entropy_coefficient == 0.0:
-            with torch.no_grad():
-                return loss, {"train/entropy": policy.head.entropy(dist).mean()}
-        entropies = policy.head.entropy(dist)  # (B,)
-        bonus = entropies.mean() * valid.sum()
+        with torch.set_grad_enabled(self.entropy_coefficient != 0.0):
+            return log_prob, policy.head.entropy(dist)
+
+    def _sum_of_entropies(self, entropies: Tensor, episodes: Episodes, gamma: float) -> Tensor:
+        """What the coefficient weighs, (): the direct term of the bonus, with the factors that its rewards have."""
         if self.entropy_in_rewards and (self.discount_steps or self.credit == "total_return"):
-            bonus = (entropies * episodes.steps_of(discounts(len(valid), gamma).to(loss).expand(valid.shape))).sum()
-        return loss - self.entropy_coefficient * bonus / valid.shape[1], {"train/entropy": entropies.detach().mean()}
+            factors = discounts(len(episodes.valid), gamma).to(entropies).expand(episodes.valid.shape)
+            return (entropies * episodes.steps_of(factors)).sum()
+        return entropies.mean() * episodes.valid.sum()

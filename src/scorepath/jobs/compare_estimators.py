@@ -38,10 +38,10 @@ class _Environment:
 
     node: Any
 
-    def env(self, num_envs: int) -> Any:
+    def env(self, num_episodes: int) -> Any:
         from scorepath.build import make_environment  # noqa: PLC0415
 
-        return make_environment(self.node, num_envs)
+        return make_environment(self.node, num_episodes)
 
     @property
     def dynamics(self) -> Any:

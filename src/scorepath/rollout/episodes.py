@@ -83,7 +83,9 @@ def windows_from(
         observation: (N, *O), what it shows.
     """
     lanes = Lanes(env, observation, narrows=env.can_narrow and not graph)
-    rounds = env.num_envs if len(observation) < env.num_envs else 1  # at worst, one lane plays all but a few episodes
+    rounds = (
+        env.num_episodes if env.num_lanes < env.num_episodes else 1
+    )  # at worst, one lane plays all but a few episodes
     steps = 0
     while lanes.any_plays():
         limit = (env.max_episode_steps + 1) * rounds - steps if window is None else window
@@ -122,7 +124,7 @@ def _collect(policy: Policy, lanes: Lanes, limit: int, graph: bool, rule: Acting
             if not go_on:
                 break
     with torch.set_grad_enabled(graph or log_probs):
-        valid, place = lay_out(alive, columns, starts, lanes.env.num_envs)
+        valid, place = lay_out(alive, columns, starts, lanes.env.num_episodes)
         observations, actions, *recorded_values = (place(list(values)) for values in zip(*played, strict=True))
         terminated, truncated = lanes.ends()
         return Episodes(

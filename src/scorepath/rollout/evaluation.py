@@ -28,14 +28,14 @@ def evaluate(
     *,
     deterministic: bool = False,
 ) -> Evaluation:
-    """Plays `episodes` whole episodes, `env.num_envs` at a time.
+    """Plays `episodes` whole episodes, `env.num_episodes` at a time.
 
     Args:
         seeds: one for each round; the caller seeds torch.
         episodes: how many; of the last round only as many as are left count, chosen by index, not by length.
     """
     returns, lengths = [], []
-    for _ in range(-(-episodes // env.num_envs)):
+    for _ in range(-(-episodes // env.num_episodes)):
         batch = rollout(env, policy, next(seeds), deterministic=deterministic)
         returns.append(batch.episode_returns)
         lengths.append(batch.lengths)

@@ -35,16 +35,16 @@ class Lanes:
         self._whole = True  # no lane's episode has ended
         self._narrows = narrows
         self._begun = number  # episodes
-        self._looks = device.type == "cpu" or number < env.num_envs  # at every step
+        self._looks = device.type == "cpu" or env.num_lanes < env.num_episodes  # at every step
         self._resetting = torch.zeros_like(self.alive)  # (W,), lanes whose next step is the reset to a new episode
         self._next = self.columns  # (W,), the episode that begins then
         self._resets = False  # a lane is resetting
-        self._last = observation.new_zeros(env.num_envs, *observation.shape[1:])  # (N, *O)
+        self._last = observation.new_zeros(env.num_episodes, *observation.shape[1:])  # (N, *O)
         self.begin_window()
 
     def begin_window(self) -> None:
         """From now on, no episode has ended."""
-        self._ends = torch.zeros(2, self.env.num_envs, dtype=torch.bool, device=self.alive.device)
+        self._ends = torch.zeros(2, self.env.num_episodes, dtype=torch.bool, device=self.alive.device)
 
     def any_plays(self) -> bool:
         """Whether an episode has not ended."""
@@ -72,7 +72,7 @@ class Lanes:
         self._ends[1, self.columns] |= ended & ~step.terminated
         self.alive = self.alive & ~ended
         self._whole = False
-        if self._begun < self.env.num_envs or self._resets:
+        if self._begun < self.env.num_episodes or self._resets:
             self._begin_episodes(step.observations, ended, steps + 1)
         if not self._looks and (steps + 1) % _GLANCE:
             return step.rewards, True
@@ -90,7 +90,7 @@ class Lanes:
         self.observation = choose(fresh, observations, self.observation)
         self.alive = self.alive | fresh
         places = ended.cumsum(0)
-        self._resetting = ended & (places <= self.env.num_envs - self._begun)
+        self._resetting = ended & (places <= self.env.num_episodes - self._begun)
         self._next = self._begun + places - 1
         number = int(self._resetting.sum())
         self._begun += number
@@ -107,7 +107,7 @@ class Lanes:
 
     def last_observations(self) -> Tensor:
         """(N, *O): of each episode the last one so far."""
-        if len(self.columns) == self.env.num_envs:
+        if len(self.columns) == self.env.num_episodes:
             return self.observation
         return self._last.index_copy(0, self.columns, self.observation)
 

@@ -23,9 +23,9 @@ class AbstractProblem(ABC):
 
     dynamics: AbstractDynamics
 
-    def env(self, num_envs: int) -> TorchEnvironment:
+    def env(self, num_episodes: int) -> TorchEnvironment:
         """N copies of the environment, for real rollouts."""
-        return TorchEnvironment(self.dynamics, num_envs, dtype=torch.float64)
+        return TorchEnvironment(self.dynamics, num_episodes, dtype=torch.float64)
 
     @abstractmethod
     def objective(self, policy: Policy, gamma: float, last_value: LastValue | None = None) -> Tensor:

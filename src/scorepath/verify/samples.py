@@ -2,18 +2,17 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from scorepath.baselines import AbstractBaseline
-from scorepath.envs import AbstractEnvironment
-from scorepath.estimators import AbstractEstimator, surrogate_loss
+from scorepath.estimators import AbstractEstimator
 from scorepath.estimators.gradients import clip_gradients
 from scorepath.policy import Policy
-from scorepath.seeding import Stream, derive_seed, seed_torch
+from scorepath.seeding import Stream, Streams, derive_seed
 from scorepath.types import Episodes
+from scorepath.update import play, surrogate_loss
 from scorepath.verify.problem import AbstractProblem, LastValue, flatten, parameters_of
 
 _STEPS = 200_000  # of one rollout that is cut into batches: enough to be fast, little enough to stay in the cache
@@ -73,38 +72,19 @@ def _batches(
     seed: int,
 ) -> Iterator[Iterator[Episodes]]:
     """The windows of each batch."""
-    plain = type(estimator).collect is AbstractEstimator.collect
-    splits = plain and not estimator.needs_graph and estimator.window is None
+    splits = not (estimator.needs_graph or estimator.needs_branching) and estimator.window is None
     together = max(1, _STEPS // (episodes * problem.dynamics.max_episode_steps)) if splits else 1
     together = min(together, batches)
     estimator.log_probs = "again"  # one graph for all batches would be walked for each
     env = problem.env(together * episodes)
     for number, first in enumerate(range(0, batches, together)):
-        windows = _play(env, policy, estimator, baseline, gamma, seed, number)
+        windows = play(env, policy, estimator, baseline, gamma, Streams(seed, update=number))
         if not splits:
             yield windows
             continue
         (played,) = windows
         for index in range(min(together, batches - first)):
             yield iter([played.select(slice(index * episodes, (index + 1) * episodes))])
-
-
-def _play(
-    env: AbstractEnvironment,
-    policy: Policy,
-    estimator: AbstractEstimator,
-    baseline: AbstractBaseline,
-    gamma: float,
-    seed: int,
-    index: int,
-) -> Iterator[Episodes]:
-    """The windows of one update's episodes, gathered as training does it."""
-    env_seed = derive_seed(seed, Stream.ENVIRONMENT, index=index)
-    seed_torch(seed, Stream.BASELINE, index=index)
-    greedy_returns = baseline.play(env, policy, env_seed, gamma)
-    seed_torch(seed, Stream.ACTION, index=index)
-    for episodes in estimator.collect(env, policy, env_seed):
-        yield replace(episodes, greedy_returns=greedy_returns)
 
 
 def warm_up(
@@ -122,14 +102,13 @@ def warm_up(
 
     Nothing is played for those that keep nothing between updates.
     """
-    fits = type(baseline).fit is not AbstractBaseline.fit
-    if not fits and type(estimator).observe is AbstractEstimator.observe:
+    if not (estimator.state_dict() or baseline.state_dict()):
         return
     optimizer = baseline.make_optimizer()
     env = problem.env(episodes)
     own_seed = derive_seed(seed, Stream.DIAGNOSTICS, index=1)
     for index in range(updates):
-        for window in _play(env, policy, estimator, baseline, gamma, own_seed, index):
+        for window in play(env, policy, estimator, baseline, gamma, Streams(own_seed, update=index)):
             surrogate = surrogate_loss(estimator, baseline, policy, window, gamma)
             baseline.fit(surrogate.everyone, surrogate.all_returns, optimizer)
             estimator.observe(surrogate.everyone, surrogate.all_returns)
@@ -154,4 +133,4 @@ def last_value(baseline: AbstractBaseline) -> LastValue | None:
         assert values is not None
         return values.detach()
 
-    return value if type(baseline).last_values is not AbstractBaseline.last_values else None
+    return value if baseline.predicts_values else None
