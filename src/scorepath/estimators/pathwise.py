@@ -40,9 +40,11 @@ class AbstractPathwise(AbstractEstimator):
         """The action (*B, *A) to record, and what the environment is given for it, with a graph to the policy."""
 
     def collect(self, env: AbstractEnvironment, policy: Policy, seed: int) -> Iterator[Episodes]:
+        """The windows of episodes played by the rule, each with its graph."""
         return rollout_windows(env, policy, seed, window=self.window, graph=True, rule=self.act)
 
     def returns(self, episodes: Episodes, gamma: float, last_values: Tensor | None) -> Tensor:
+        """Reward-to-go, with its graph: of a window's first row, the window's objective."""
         return reward_to_go(episodes.rewards, episodes.is_last, gamma, last_values)
 
     def forward(
@@ -81,6 +83,7 @@ class Pathwise(AbstractPathwise):
         return window_bias(self.window)
 
     def act(self, head: AbstractHead, dist: Distribution) -> tuple[Tensor, Tensor]:
+        """A sample with its graph, and the element of the action space that it stands for."""
         return act_by_rsample(head, dist)
 
 
