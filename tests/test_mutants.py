@@ -763,7 +763,7 @@ MUTANTS = (
     Mutant(
         "best_is_forgotten_at_a_resume",
         "run/checkpoints.py",
-        'self.best = state_dict["best"]',
+        "self.best = best",
         "self.best = None",
         "test_resume.py::test_an_equal_evaluation_after_a_resume_is_no_new_best",
     ),
@@ -980,6 +980,27 @@ MUTANTS = (
         '*("chunk", "threads",',
         '*("gamma", "chunk", "threads",',
         "test_resume.py::test_several_changes_are_refused_together",
+    ),
+    Mutant(
+        "classes_of_conf_may_stand_anywhere",
+        "run/trust.py",
+        "if name not in places.of(place)}",
+        "if name not in _targets()}",
+        "faults/test_security_places.py::test_own_classes_elsewhere_are_refused",
+    ),
+    Mutant(
+        "links_are_written_through",
+        "run/reading.py",
+        "if stat.S_ISLNK(mode):",
+        "if False:",
+        "faults/test_security_folders.py::test_every_link_of_a_name_that_a_run_writes_is_found",
+    ),
+    Mutant(
+        "states_of_optimizers_are_not_tried",
+        "run/restore.py",
+        "optimizer.step()",
+        "pass",
+        "faults/test_security_checkpoints.py::test_crafted_checkpoints_end_in_a_sentence",
     ),
 )
 

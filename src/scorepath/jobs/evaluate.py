@@ -49,6 +49,7 @@ def evaluate(cfg: DictConfig) -> None:
 
     garbage.resume()
 
+    checkpoint = load_checkpoint(checkpoint_path)
     try:
         trained: Any = OmegaConf.create(nodes)
         probe = make_environment(trained.env, 1)
@@ -59,17 +60,17 @@ def evaluate(cfg: DictConfig) -> None:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"{saved} cannot be rebuilt ({reason}): is it a run's config?") from error
-    checkpoint = load_checkpoint(checkpoint_path)
     state = {k.removeprefix("policy."): v for k, v in checkpoint["state_dict"].items() if k.startswith("policy.")}
     try:
         policy.load_state_dict(state)
+        policy.eval()
+        check_policy(policy, probe, checkpoint_path)
     except RuntimeError as error:
         raise ConfigError(
             f"{checkpoint_path} and {saved} do not belong together: {' '.join(str(error).split())}"
         ) from error
-    policy.eval()
-    check_policy(policy, probe, checkpoint_path)
-    probe.close()
+    finally:
+        probe.close()
     seeds = (derive_seed(cfg.seed, Stream.FINAL_ENVIRONMENT, index=number) for number in range(cfg.episodes))
     seed_torch(cfg.seed, Stream.FINAL_ACTION)
     with torch.no_grad():

@@ -14,7 +14,7 @@ from scorepath.errors import ConfigError
 
 # What a run writes in its folder; of the folders, all that is in them is its own
 _FOLDERS = (".hydra", "checkpoints", "tensorboard", "wandb")
-_FILES = ("*.log", "metrics.csv", "summary.json", ".lock", ".*.partial", ".*.tmp")
+_FILES = ("*.log", "metrics.csv", "summary.json", ".lock*", ".*.partial")
 MAX_YAML_BYTES = 1 << 18
 _MAX_YAML_DEPTH = 50  # PyYAML takes time by its square
 MAX_METRICS_BYTES = 1 << 33  # tens of millions of rows
@@ -151,15 +151,19 @@ def check_sweep_folder(folder: Path, jobs: Iterable[str]) -> None:
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry]:
-    if folder.is_dir():
+    try:
         with os.scandir(folder) as entries:
             yield from entries
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be read ({error.strerror}), to see that no links are in it.") from error
 
 
 def _check_place(path: Path, folders: bool) -> None:
     try:
         mode = path.lstat().st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     if stat.S_ISLNK(mode):
         raise ConfigError(f"{path} is a link to {os.readlink(path)}, which would be written over: remove the link.")

@@ -30,12 +30,13 @@ def check_policy(policy: Policy, env: AbstractEnvironment, path: Path) -> None:
     Raises:
         ConfigError: with what is the matter.
     """
+    observations = env.reset(0)
     with _refusing("a policy that gives no actions", path), torch.no_grad(), torch.random.fork_rng(devices=[]):
         _check_finite(policy)
         for name, buffer in policy.named_buffers():
             if buffer.isnan().any():
                 raise ValueError(f"{name} is not a number")
-        action = policy.head.to_env(policy(env.reset(0)).sample())
+        action = policy.head.to_env(policy(observations).sample())
         if not torch.isfinite(action).all():
             raise ValueError("they are not finite")
 
