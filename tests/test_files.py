@@ -235,8 +235,8 @@ def test_half_a_line_is_dropped_before_more_is_appended(tmp_path):
     assert rows_of(path) == [["env_steps", "a"], ["30", "3.0"]]
 
 
-def test_a_purge_of_a_million_rows_holds_none_of_them(tmp_path):
-    """By the memory that Python has taken: a row as a dict takes a kilobyte."""
+def test_a_rewrite_holds_no_rows(tmp_path):
+    """By the memory that Python takes for it: less than the file is long."""
     import tracemalloc
 
     path, number = tmp_path / "metrics.csv", 20_000
@@ -393,6 +393,14 @@ def test_a_mark_from_where_nobody_can_look_says_what_to_do(tmp_path, without_loc
         assert "\n" not in str(error.value)
         assert mark.read_text() == content
     assert "an unknown process" in str(error.value)
+    for make in (os.mkfifo, os.mkdir, lambda path: path.symlink_to("nowhere")):  # as somebody else may give it away
+        mark.unlink()
+        make(mark)
+        with pytest.raises(ConfigError, match=words), locked(tmp_path):
+            pass
+        if mark.is_dir():
+            mark.rmdir()
+            mark.touch()
     mark.unlink()
     with locked(tmp_path):
         pass

@@ -128,7 +128,7 @@ def test_killed_while_saving_to_another_file_system(tmp_path):
             steps = reached
         assert saved > 50
         overrides = tuple(text for text in overrides if not text.startswith("max_env_steps"))
-        _, status = os.waitpid(fork(folder, *overrides, f"max_env_steps={steps}"), 0)
+        _, status = os.waitpid(fork(folder, *overrides, f"max_env_steps={steps + 1}"), 0)
         assert status == 0, (folder / "said").read_text()
         assert not list(folder.rglob("*.partial"))
     finally:

@@ -18,6 +18,7 @@ try:
 except ImportError:  # Windows, whose file systems all have locks
     fcntl = None  # type: ignore[assignment]
 
+_WORDS, _LONGEST = 4, 1000  # of what a process is described by, and its letters
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}  # of network and user-space file systems
 
 
@@ -109,8 +110,12 @@ def _make(file: Path, content: str) -> bool:
 
 
 def _read(file: Path) -> str | None:
+    """What a mark says; nothing of what is none, or is longer than any."""
     try:
-        return file.read_text(encoding="utf-8", errors="replace")
+        if not file.is_file():
+            return "" if os.path.lexists(file) else None
+        with file.open(encoding="utf-8", errors="replace") as opened:
+            return opened.read(_LONGEST)
     except FileNotFoundError:
         return None
 
@@ -125,9 +130,6 @@ def _in_use(file: Path) -> str:
     )
 
 
-_WORDS = 4  # of a description
-
-
 def _describe(process: int) -> str:
     """A process: its number, when it began, and where that number is its own."""
     return " ".join((str(process), _began(process), *_place()))
@@ -135,16 +137,17 @@ def _describe(process: int) -> str:
 
 def _place() -> tuple[str, str]:
     """The machine, and what on it gives numbers to processes: each container counts for itself."""
+    machine = platform.node() or "-"
     try:
-        return platform.node(), os.readlink("/proc/self/ns/pid")
+        return machine, os.readlink("/proc/self/ns/pid")
     except OSError:
-        return platform.node(), "-"
+        return machine, "-"
 
 
 def _began(process: int) -> str:
     """When a process began, by the system's count, for its number is given to another later; `-` if that is unknown."""
     try:
-        state, *counts = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        state, *counts = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return "-"
     return "ended" if state == "Z" else counts[18]
