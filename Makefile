@@ -1,4 +1,4 @@
-.PHONY: install test slow faults lint audit extras train tensorboard
+.PHONY: install test slow faults lint audit extras lowest newest train tensorboard
 
 install:
 	pip install -c constraints.txt -e ".[dev]"
@@ -20,6 +20,9 @@ audit:
 
 extras:
 	python .ci/extras
+
+lowest newest:
+	bash .ci/versions $@
 
 train:
 	python scripts/train.py env=cartpole dist=bernoulli

@@ -1,9 +1,11 @@
 """The rules of the house, read from the sources with `ast`."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "scorepath"
@@ -151,3 +153,20 @@ def test_scripts_are_thin():
     for path in SCRIPTS:
         assert len(path.read_text(encoding="utf-8").splitlines()) < 40
         assert {name.split(".")[1] for name in imports(path) if name.startswith("scorepath.")} <= {"cli", "jobs"}
+
+
+def test_one_list_of_pythons():
+    """What is promised is what is checked, from the lowest on; constraints.txt has no versions for older ones."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    listed = [text.rpartition(" ")[2] for text in project["project"]["classifiers"] if "Python :: 3" in text]
+    assert project["project"]["requires-python"] == f">={listed[0]}"
+    assert project["tool"]["ruff"]["target-version"] == f"py{listed[0].replace('.', '')}"
+    assert project["tool"]["mypy"]["python_version"] == listed[0]
+    assert f"(Python {listed[0]} to {listed[-1]};" in (ROOT / "README.md").read_text(encoding="utf-8")
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    for job in ("test", "extras"):
+        assert workflow["jobs"][job]["strategy"]["matrix"]["python"] == listed
+    extremes = {
+        entry["versions"]: entry["python"] for entry in workflow["jobs"]["versions"]["strategy"]["matrix"]["include"]
+    }
+    assert extremes == {"lowest": listed[0], "newest": listed[-1]}

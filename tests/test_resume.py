@@ -11,6 +11,7 @@ import torch
 from helpers import FAULTY, HOLD, Outcome, evaluate, finish, start, sweep, train, wait_for, without_time
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 
 from scorepath.run.checkpoints import load_checkpoint, seal
 
@@ -436,6 +437,27 @@ def test_a_run_that_failed_is_shown_once_when_it_is_resumed(tmp_path, every, mon
     assert len(rows) == resumed.summary["updates"]
     events = EventAccumulator(str(resumed.directory / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     assert [event.step for event in events.Scalars("rollout/episode_return_mean")] == rows
+
+
+@pytest.mark.parametrize("ahead", [0.0, 1e8], ids=["in the same second", "after the clock was set back"])
+def test_a_dashboard_shows_what_a_resumed_run_adds(tmp_path, monkeypatch, ahead):
+    """One that is open goes on with it, and one that is opened later has the same."""
+    now = time.time()
+    with monkeypatch.context() as clock:
+        clock.setattr(time, "time", lambda: now + ahead)
+        small = ("episodes_per_update=8", "eval.episodes=2", "stop_when_solved=false", "record_episode=false")
+        first = succeed(train(tmp_path, *small, "max_env_steps=500"))
+    options = {"size_guidance": {"scalars": 0}}
+    opened = EventMultiplexer(**options).AddRunsFromDirectory(str(first.directory)).Reload()
+    with monkeypatch.context() as clock:
+        clock.setattr(time, "time", lambda: now)
+        resumed = succeed(train(tmp_path, *small, "max_env_steps=900", "resume=auto"))
+    for dashboard in (opened.Reload(), EventMultiplexer(**options).AddRunsFromDirectory(str(first.directory)).Reload()):
+        curve = dashboard.Scalars("tensorboard", "rollout/episode_return_mean")
+        assert [event.step for event in curve] == [
+            int(row["env_steps"]) for row in resumed.rows if row["rollout/episode_return_mean"]
+        ]
+        assert dashboard.Scalars("tensorboard", "final/env_steps")[-1].value == resumed.summary["env_steps"]
 
 
 def test_resumed_run_can_be_evaluated(tmp_path):

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scorepath.run.directory import claim
+from scorepath.run.summary import versions
 
 pytestmark = [
     # Lightning 2.6 calls what torch 2.13 deprecates
@@ -116,6 +117,13 @@ def test_summary_agrees_with_the_metrics(reference, with_value):
         assert summary["total_seconds"] >= summary["train_seconds"] > 0
         assert re.fullmatch("[0-9a-f]{64}", summary["weights_sha256"])
         assert summary["versions"]["torch"] == torch.__version__
+
+
+def test_the_build_of_torch_is_part_of_its_version(monkeypatch):
+    """PyPI's wheels are named 2.13.0, whichever CUDA they were built for."""
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.13.0+cu130"))
+    assert versions()["torch"] == "2.13.0+cu130"
+    assert set(versions()) >= {"python", "scorepath", "torch", "lightning", "numpy"}
 
 
 def test_env_steps_are_the_lengths_of_all_episodes(reference):

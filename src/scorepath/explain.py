@@ -37,7 +37,7 @@ def explain(error: Exception, config_name: str, arguments: list[str]) -> str:
         if not sources.is_choice(override.input_line or "") or override.is_delete():
             continue
         group, options = override.key_or_group, sources.options(override.key_or_group)
-        if group not in sources.chosen() and not override.is_add():
+        if group not in sources.chosen and not override.is_add():
             return _explain_group(group, sources)
         if not override.is_sweep_override() and not isinstance(override.value(), str | list):
             near = nearest(str(override.value()).lower(), options)
@@ -56,7 +56,7 @@ def _in_one_line(text: str, arguments: list[str]) -> str:
 
 def _explain_group(group: str, sources: Sources) -> str:
     """One sentence about a group of another command's: what this one takes, and what it alone has to choose from."""
-    chosen, elsewhere = sources.chosen(), Sources.of_command("train", []).chosen()
+    chosen, elsewhere = sources.chosen, Sources.of_command("train", []).chosen
     own = [f"{name} ({', '.join(sources.options(name))})" for name in chosen if name not in elsewhere]
     groups = [name for name in chosen if name in elsewhere and name != "hydra"]
     keys = sorted({key.partition(".")[0] for key in leaves(sources.compose([]))} - set(chosen))

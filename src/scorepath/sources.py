@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -83,6 +84,7 @@ class Sources:
         name = OverridesParser.create().parse_override(override).key_or_group
         return "." not in name and self._repository.group_exists(name)
 
+    @cached_property
     def chosen(self) -> dict[str, Any]:
         """The groups of the primary config, and the option that it takes of each."""
         cfg = self._loader.load_configuration(self.config_name, self._search, RunMode.RUN)
@@ -119,7 +121,7 @@ class Sources:
     def _exists(self, override: Override) -> bool:
         if override.is_delete() or not self.is_choice(override.input_line or ""):
             return False
-        if override.key_or_group not in self.chosen():
+        if override.key_or_group not in self.chosen:
             return False
         chosen, options = override.value(), self.options(override.key_or_group)
         return all(name in options for name in (chosen if isinstance(chosen, list) else [chosen]))

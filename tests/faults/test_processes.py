@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -130,6 +131,19 @@ def test_one_folder_whoever_starts_the_processes(tmp_path):
         digests[name] = json.loads((tmp_path / name / "summary.json").read_text())["weights_sha256"]
     assert len(set(digests.values())) == 1
     assert {path.name for path in tmp_path.iterdir()} == set(started)
+
+
+def test_two_machines_that_know_of_each_other(tmp_path):
+    """Which this one plays: a process each, told of the other by Lightning's variables."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1])}
+    options = (*TWO, "max_env_steps=1000", "trainer.devices=1", "+trainer.num_nodes=2", "hydra.run.dir=run")
+    machines = [start("train", tmp_path, *options, NODE_RANK=rank, **meeting) for rank in "01"]
+    outcomes = [finish(machine, tmp_path / "run") for machine in machines]
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
+    assert outcomes[0].summary["status"] == "completed"
+    assert "completed after" in outcomes[0].out
+    assert "completed after" not in outcomes[1].out
 
 
 def test_srun_may_start_runs_that_learn_alone(tmp_path):

@@ -1,8 +1,11 @@
 """Lightning's Trainer around a run: which callbacks and loggers, and what is left to us."""
 
+import contextlib
 import logging
+import secrets
 import warnings
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
@@ -15,6 +18,14 @@ from scorepath.run.checkpoints import SealedCheckpointIO
 from scorepath.run.signals import GracefulStop
 
 _PATIENCE = 60.0  # seconds that a step may take before a run that is to stop is taken for hung
+
+
+def kept_id(directory: Path) -> str:
+    """What a logger elsewhere knows a run by: made once, and kept in its folder."""
+    file = directory / ".id"
+    with contextlib.suppress(FileExistsError), file.open("x", encoding="utf-8") as new:  # never through a link
+        new.write(f"{secrets.token_hex(8)}\n")
+    return file.read_text(encoding="utf-8").strip()
 
 
 def make_trainer(
@@ -30,12 +41,15 @@ def make_trainer(
     # Stopping comes first: a checkpoint saved in the same hook must hold its verdict
     callbacks = [stopping, *chosen.values(), stop_signal]
     # What an earlier part of the run wrote beyond its checkpoint is written again
-    purge = {} if cfg.resume is None else {"purge_step": module.env_steps + 1 if module.update_index else 0}
-    loggers = [
-        construct(node, f"logger.{name}", **(purge if "purge_step" in node else {}))
-        for name, node in (cfg.logger or {}).items()
-        if node
-    ]
+    given = {} if cfg.resume is None else {"purge_step": module.env_steps + 1 if module.update_index else 0}
+    loggers = []
+    for name, node in (cfg.logger or {}).items():
+        if not node:
+            continue
+        arguments: dict[str, Any] = {key: value for key, value in given.items() if key in node}
+        if "id" in node and node.id is None:
+            arguments["id"] = kept_id(directory)
+        loggers.append(construct(node, f"logger.{name}", **arguments))
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning 2.6 against torch 2.13: its own matter, and nothing that a user could change

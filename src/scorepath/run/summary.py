@@ -63,7 +63,8 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     installed = {name: importlib.metadata.distributions(name=name) for name in _PACKAGES}
     found |= {name: match.version for name, matches in installed.items() for match in matches}
-    return found
+    # the build too, +cpu or +cu130, on which results depend: what is installed from PyPI leaves it out of its name
+    return found | {"torch": str(torch.__version__)}
 
 
 def seconds_since_process_start() -> float:
