@@ -39,7 +39,7 @@ SCRIPTS = ROOT / "scripts"
 ONE_UPDATE = ("debug=one_update", "logger=none", "callbacks=none")
 HOLD = "helpers:HoldCartPole-v0"
 FAULTY = "helpers:FaultyCartPole-v0"
-PATIENCE = 120.0  # seconds until a test gives up on another process; nothing is asserted about times
+PATIENCE = 600.0  # seconds until a test gives up on another process; nothing is asserted about times
 
 
 @dataclass(frozen=True)
