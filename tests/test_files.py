@@ -295,6 +295,13 @@ def test_only_the_run_s_own_half_written_files_are_cleared_away(tmp_path):
         assert all(path.exists() for path in others)
 
 
+def test_what_cannot_be_cleared_away_is_told_and_the_folder_given_back(tmp_path):
+    partial_of(tmp_path / "summary.json").mkdir()
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="cannot be written to"), locked(tmp_path):
+            pass
+
+
 def test_what_a_run_writes_whole_is_known(tmp_path, monkeypatch):
     """Or what a killed one has left of another file would stay."""
     replaced = set()
@@ -403,6 +410,12 @@ def test_a_mark_from_where_nobody_can_look_says_what_to_do(tmp_path, without_loc
             mark.touch()
     mark.unlink()
     with locked(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mark_that_cannot_be_written_is_not_left_behind(tmp_path, without_locks):
+    with pytest.raises(ConfigError, match=r"cannot be written to .*too large"), room(4), locked(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
 

@@ -37,7 +37,10 @@ def locked(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(unwritable(directory, error)) from error
     try:
-        clear_partial(directory)
+        try:
+            clear_partial(directory)
+        except OSError as error:
+            raise ConfigError(unwritable(directory, error)) from error
         yield
     finally:
         release()
@@ -106,6 +109,10 @@ def _make(file: Path, content: str) -> bool:
             opened.write(content)
     except FileExistsError:
         return False
+    except OSError:  # a full disk: what is there by now would name nobody, and keep everybody out
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+        raise
     return True
 
 
