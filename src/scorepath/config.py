@@ -145,13 +145,13 @@ RULES: dict[str, Rule] = {
     "policy.output_scale": _NOT_NEGATIVE,
     "optimizer.lr": _POSITIVE,
     "optimizer.betas": _BETAS,
-    "baseline.make_optimizer.betas": _BETAS,
     "optimizer.eps": _POSITIVE,
     "optimizer.weight_decay": _NOT_NEGATIVE,
     "optimizer.momentum": _between(0.0, 1.0),
     "optimizer.alpha": _between(0.0, 1.0),
     "lr_schedule.final": _between(0.0, 1.0),
     "logger.csv.purge_step": _optional(_at_least(0, 10**12)),
+    "logger.wandb.id": _optional(_TEXT),
     "logger.tensorboard.purge_step": _optional(_at_least(0, 10**12)),
     "trainer.log_every_n_steps": _COUNT,
     "trainer.profiler": _optional(_one_of("simple", "advanced", "pytorch")),
@@ -160,7 +160,6 @@ RULES: dict[str, Rule] = {
         lambda value: value == "auto" or _whole(value) or isinstance(value, list),
     ),
     "trainer.precision": _one_of("32-true", "bf16-mixed"),
-    "trainer.num_nodes": _COUNT,
     # each process holds the whole policy: none that splits it (FSDP, DeepSpeed), nor forks that know no rank of theirs
     "trainer.strategy": _one_of("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true"),
 }
@@ -169,7 +168,7 @@ RULES: dict[str, Rule] = {
 _BUDGET = "the budget is max_env_steps (debug=one_update for one update)"
 _EVALUATION = "evaluations are set by eval.every_env_steps and eval.episodes (callbacks=none leaves them out)"
 _CLIPPING = "gradients are clipped by max_grad_norm"
-_NO_LOOP = "no such loop is run; scripts/eval.py evaluates a run, by episodes=..."
+_NO_LOOP = "evaluations are set by eval.episodes, and scripts/eval.py evaluates a saved run"
 OURS: dict[str, str] = {
     **dict.fromkeys(("max_epochs", "min_epochs", "max_steps", "min_steps", "overfit_batches", "fast_dev_run"), _BUDGET),
     **dict.fromkeys(("limit_train_batches", "reload_dataloaders_every_n_epochs"), _BUDGET),
@@ -182,7 +181,7 @@ OURS: dict[str, str] = {
     "logger": "loggers are chosen by logger=... or added by +logger.NAME._target_=CLASS",
     "plugins": "checkpoints are written by scorepath, and the rest is chosen by trainer.strategy and trainer.precision",
     "enable_checkpointing": "checkpoints are saved by callbacks=default (and not by callbacks=none)",
-    "enable_progress_bar": "the progress bar is chosen by callbacks.progress.show=true or false",
+    "enable_progress_bar": "the progress bar is left out by +callbacks.progress.show=false",
     "enable_model_summary": "no table of layers is printed: add one by +callbacks.NAME._target_=CLASS",
     "barebones": "loggers and callbacks are left out by logger=none and callbacks=none",
 }

@@ -45,6 +45,8 @@ def check_nodes(number: int) -> None:
     Raises:
         ConfigError: with who starts a run on several machines.
     """
+    if not isinstance(number, int) or number < 1:
+        raise ConfigError(f"trainer.num_nodes={number} is out of range: it must be a whole number of at least 1.")
     if number == 1 or {"NODE_RANK", "GROUP_RANK"} & set(os.environ):
         return
     from lightning.fabric.plugins import environments  # noqa: PLC0415 (seconds to import)
