@@ -130,7 +130,7 @@ def baseline(option) -> AbstractBaseline:
 def refused(names, *arguments):
     """The message, whose every named option exists in conf."""
     with pytest.raises(ConfigError) as error:
-        check_estimator(names, *arguments)
+        check_estimator(names, *arguments, lambda: DISTS)
     message = str(error.value)
     assert message.startswith(f"estimator={names['estimator']} ")
     assert ": use " in message
@@ -273,7 +273,7 @@ def test_a_distribution_without_known_derivatives_is_refused_with_those_that_hav
 
     for option, estimator in (("ddcg", DDCG()), ("measure_valued", MeasureValued())):
         message = refused({**NAMES, "estimator": option, "dist": "normal"}, env, Laplace(), estimator, baseline("none"))
-        assert message.endswith(": use estimator=score_function or dist=normal.")
+        assert message.endswith(": use estimator=score_function or dist=normal or dist=normal_rsample.")
 
 
 @pytest.mark.parametrize("option", [option for option in BASELINES if option != "none"])
