@@ -3,7 +3,7 @@
 import re
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import MissingConfigException
+from hydra.errors import MissingConfigException, OverrideParseException
 
 from scorepath.config import leaves, nearest
 from scorepath.errors import ConfigError
@@ -27,6 +27,8 @@ def explain(error: Exception, config_name: str, arguments: list[str]) -> str:
         return _in_one_line(text, arguments)
     if (missing := sources.unavailable()) is not None:
         return missing
+    if isinstance(error, OverrideParseException):
+        return _in_one_line(text, arguments)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         flag, options = (group, sources.options(group)) if group else ("--config-name", sources.options(""))

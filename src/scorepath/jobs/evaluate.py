@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from scorepath import garbage
 from scorepath.errors import ConfigError, ScorepathError
 from scorepath.run.directory import strict_json, write_json
+from scorepath.run.printing import escape
 from scorepath.run.reading import check_links
 from scorepath.run.trust import read_config
 
@@ -109,9 +110,9 @@ def evaluate(cfg: DictConfig) -> None:
             report["video"] = str(write_video(frames, env.render_fps, run / "episode"))
         write_json(run / "evaluation.json", report)
     except OSError as error:  # a run that may only be read can be evaluated all the same
-        print(
+        sentence = (
             f"scorepath: the evaluation could not be saved in {run} ({error.strerror or error}): send what is printed "
-            "to a file of your own with > FILE, or evaluate a copy of the folder.",
-            file=sys.stderr,
+            "to a file of your own with > FILE, or evaluate a copy of the folder."
         )
+        print(escape(sentence), file=sys.stderr)
     print(strict_json(report))

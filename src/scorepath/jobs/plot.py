@@ -66,10 +66,8 @@ def plot(cfg: DictConfig) -> None:
         if cfg.file is not None:
             raise ConfigError(f"file={file} cannot be written ({error}): choose NAME.png in a folder.") from error
         reason = getattr(error, "strerror", None) or error
-        print(
-            f"scorepath: the figure could not be saved as {file} ({reason}): choose another place with file=NAME.png.",
-            file=sys.stderr,
-        )
+        sentence = f"scorepath: the figure could not be saved as {file} ({reason}): choose another with file=NAME.png."
+        print(escape(sentence), file=sys.stderr)
     else:
         log.info("%s", file)
     finally:

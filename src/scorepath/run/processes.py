@@ -18,6 +18,7 @@ import lightning.pytorch as pl
 import torch
 
 from scorepath.errors import ScorepathError
+from scorepath.run.printing import escape
 
 _STARTER = "SCOREPATH_STARTER"  # variable of a process that Lightning has started: the pid of the one that started it
 _LOOK = 0.5  # seconds between two looks
@@ -114,7 +115,7 @@ class Companions:
             if isinstance(handler, logging.FileHandler):
                 handler.handle(record)
         with contextlib.suppress(OSError):  # a terminal that is gone
-            os.write(2, f"scorepath: {sentence}\n".encode())
+            os.write(2, f"scorepath: {escape(sentence)}\n".encode())
         for child in self._children:
             child.kill()
         os._exit(ScorepathError.exit_code)

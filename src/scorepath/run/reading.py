@@ -14,7 +14,7 @@ from scorepath.errors import ConfigError
 
 # What a run writes in its folder; of the folders, all that is in them is its own
 _FOLDERS = (".hydra", "checkpoints", "tensorboard", "wandb")
-_FILES = ("*.log", "metrics.csv", "summary.json", ".lock*", ".*.partial")
+_FILES = ("*.log", "metrics.csv", "summary.json", ".lock*", ".id", ".*.partial")
 MAX_YAML_BYTES = 1 << 18
 _MAX_YAML_DEPTH = 50  # PyYAML takes time by its square
 MAX_METRICS_BYTES = 1 << 33  # tens of millions of rows
