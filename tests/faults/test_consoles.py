@@ -97,7 +97,9 @@ def test_a_result_that_nobody_reads_ends_as_the_shell_has_it(tmp_path, undisturb
 
 
 def test_a_hang_up_saves_as_any_end_does(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which the run inherits: the tests may run under nohup
     process = start("train", tmp_path, *HELD, HOLD="training_step:600")
+    signal.signal(signal.SIGHUP, before)
     wait_for(tmp_path / "held", process)
     process.send_signal(signal.SIGHUP)
     (tmp_path / "go").touch()
