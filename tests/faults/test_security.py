@@ -34,7 +34,7 @@ class Environment(GymnasiumEnvironment):
 RUN = {"_target_": "os.system", "_args_": ["touch ran"]}
 CARTPOLE = "scorepath.envs.GymnasiumEnvironment"
 
-IMPORTS = {"_target_": CARTPOLE, "num_envs": 1, "id": "stranger:Strange-v0"}
+IMPORTS = {"_target_": CARTPOLE, "num_episodes": 1, "id": "stranger:Strange-v0"}
 
 # dotted key -> what a stranger puts there; each would touch the file `ran` as it is imported or called
 TARGETS: list[dict[str, Any]] = [
@@ -225,8 +225,8 @@ def test_python_and_this_project_are_never_trusted_as_a_whole(run, target):
 
 NESTED = """
 from scorepath.envs import TorchEnvironment
-def outer(inner, num_envs, device, note):
-    return TorchEnvironment(inner(), num_envs=num_envs, device=device)
+def outer(inner, num_episodes, device, note):
+    return TorchEnvironment(inner(), num_episodes=num_episodes, device=device)
 """
 
 

@@ -16,7 +16,7 @@ from scorepath.run.trust import _BUILT, _GROUPS, check_config
 from scorepath.sources import Sources
 
 PLACES = read_places(_BUILT, _GROUPS)
-CARTPOLE = {"_target_": "scorepath.envs.GymnasiumEnvironment", "num_envs": 1}
+CARTPOLE = {"_target_": "scorepath.envs.GymnasiumEnvironment", "num_episodes": 1}
 IMPORTS = {**CARTPOLE, "id": "stranger:X-v0"}
 # what would import the module `stranger`, run a command, or read a file or a variable, if it reached anything but a
 # constructor that takes it for what it is: dicts, lists and texts
@@ -39,7 +39,7 @@ REFUSED: dict[str, Any] = {
 PLAIN = ["stranger", "stranger.Thing", "os.system", ["stranger.Thing"], {"a": "stranger.Thing"}, {"stranger": None}]
 # what the class at a place is built with, beside its config
 BESIDES: dict[Place, dict[str, Any]] = {
-    ("env",): {"num_envs": 1},
+    ("env",): {"num_episodes": 1},
     ("env", "dynamics"): {},
     ("policy", "torso"): {"in_features": 4},
     ("dist",): {"action_space": gym.spaces.Discrete(2), "in_features": 4},

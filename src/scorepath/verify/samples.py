@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -83,6 +84,7 @@ def _batches(
             yield windows
             continue
         (played,) = windows
+        played = replace(played, log_probs=None)  # as above, of a `collect` of its own
         for index in range(min(together, batches - first)):
             yield iter([played.select(slice(index * episodes, (index + 1) * episodes))])
 
