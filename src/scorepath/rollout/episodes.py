@@ -80,12 +80,11 @@ def windows_from(
     """The windows of `rollout_windows` from where the environment is: after a reset, or branched there.
 
     Args:
-        observation: (N, *O), what it shows.
+        observation: (W, *O), what it shows.
     """
     lanes = Lanes(env, observation, narrows=env.can_narrow and not graph)
-    rounds = (
-        env.num_episodes if env.num_lanes < env.num_episodes else 1
-    )  # at worst, one lane plays all but a few episodes
+    # at worst, one lane plays all but a few episodes
+    rounds = env.num_episodes if env.num_lanes < env.num_episodes else 1
     steps = 0
     while lanes.any_plays():
         limit = (env.max_episode_steps + 1) * rounds - steps if window is None else window
