@@ -30,7 +30,7 @@ CONFIGURATIONS = {
     "workers": "env=acrobot env.vectorization=async env.workers=2 episodes_per_update=5 max_env_steps=3000",
     "mujoco": "env=hopper episodes_per_update=4 max_env_steps=600",
     "twin": "env=cartpole_torch max_env_steps=10000",
-    "few lanes": "env=mountain_car_torch env.dynamics.horizon=50 episodes_per_update=64 max_env_steps=6000",
+    "mountain car": "env=mountain_car_torch episodes_per_update=8 max_env_steps=3000",
     "swing-up": "env=cartpole_swingup_torch episodes_per_update=4 max_env_steps=4000",
     "double integrator": "env=double_integrator episodes_per_update=4 max_env_steps=2000",
     # score functions: baselines, normalisations, credit, entropy, second pass and kept graph, chunks

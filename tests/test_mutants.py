@@ -27,7 +27,7 @@ class Mutant(NamedTuple):
     file: str
     old: str
     new: str
-    tests: str  # files or node ids below tests, with spaces between
+    tests: str  # files or node ids of any of the suites, with spaces between
 
 
 MUTANTS = (
@@ -1014,21 +1014,21 @@ MUTANTS = (
         "run/trust.py",
         "if name not in places.of(place)}",
         "if name not in _targets()}",
-        "faults/test_security_places.py::test_own_classes_elsewhere_are_refused",
+        "test_security_places.py::test_own_classes_elsewhere_are_refused",
     ),
     Mutant(
         "links_are_written_through",
         "run/reading.py",
         "if stat.S_ISLNK(mode):",
         "if False:",
-        "faults/test_security_folders.py::test_every_link_of_a_name_that_a_run_writes_is_found",
+        "test_security_folders.py::test_every_link_of_a_name_that_a_run_writes_is_found",
     ),
     Mutant(
         "states_of_optimizers_are_not_tried",
         "run/restore.py",
         "optimizer.step()",
         "pass",
-        "faults/test_security_checkpoints.py::test_crafted_checkpoints_end_in_a_sentence",
+        "test_security_checkpoints.py::test_crafted_checkpoints_end_in_a_sentence",
     ),
 )
 
@@ -1048,12 +1048,19 @@ def copy(tmp_path_factory) -> Path:
     return folder
 
 
+def path_of(test: str) -> str:
+    """Where a test file, or a node of it, lies: in whichever suite."""
+    file, _, node = test.partition("::")
+    (path,) = (ROOT / "tests").rglob(file)
+    return f"{path.relative_to(ROOT)}{'::' if node else ''}{node}"
+
+
 def run_tests(folder: Path, tests: Iterable[str], **variables: str) -> subprocess.CompletedProcess:
     """pytest on a copy of the package, without plugins, which take a third of its start."""
     own = {"PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | variables
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *(f"tests/{test}" for test in tests)],
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *map(path_of, tests)],
         cwd=folder,
         env=kept | own,
         stdout=subprocess.PIPE,
@@ -1085,6 +1092,7 @@ def test_every_fault_can_be_planted():
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
     for mutant in MUTANTS:
         assert (ROOT / "src" / "scorepath" / mutant.file).read_text().count(mutant.old) == 1, stale(mutant)
+        assert all(map(path_of, mutant.tests.split()))
 
 
 def stale(mutant: Mutant) -> str:
