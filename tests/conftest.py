@@ -140,3 +140,19 @@ def _torch_state():
     torch.set_num_threads(threads)
     gc.unfreeze()  # the scripts freeze what there is, and a process is not meant to run hundreds of them
     gc.enable()
+
+
+@pytest.fixture
+def make():
+    """GymnasiumEnvironment(...), closed at the end of the test."""
+    from scorepath.envs import GymnasiumEnvironment
+
+    made = []
+
+    def build(*args, **kwargs):
+        made.append(GymnasiumEnvironment(*args, **kwargs))
+        return made[-1]
+
+    yield build
+    for env in made:
+        env.close()

@@ -35,7 +35,7 @@ def scatter(policy, spread, generator=None):
         parameter.normal_(0.0, spread, generator=generator)
 
 
-def policy_of(problem, head=None, seed=0, hidden=(), **options):
+def make_policy(problem, head=None, seed=0, hidden=(), **options):
     """A random policy for a problem with an exact gradient; the usual head of its action space."""
     env = problem.env(1)
     if head is None:
@@ -46,6 +46,11 @@ def policy_of(problem, head=None, seed=0, hidden=(), **options):
     return policy
 
 
+def flat_gradient(loss, policy):
+    """By the policy's parameters, in one vector; the graph stays."""
+    return flat(torch.autograd.grad(loss, list(policy.parameters()), retain_graph=True))
+
+
 def surrogate(estimator, policy, episodes, baseline=None, gamma=1.0):
     """Loss and metrics, as an update has them."""
     return surrogate_loss(estimator, NoBaseline() if baseline is None else baseline, policy, episodes, gamma)[:2]
@@ -54,7 +59,7 @@ def surrogate(estimator, policy, episodes, baseline=None, gamma=1.0):
 def gradient(estimator, policy, episodes, baseline=None, gamma=1.0):
     """Of the surrogate loss, in one vector."""
     loss, _ = surrogate(estimator, policy, episodes, baseline, gamma)
-    return flat(torch.autograd.grad(loss, list(policy.parameters()), retain_graph=True))
+    return flat_gradient(loss, policy)
 
 
 def exact_lqr(lqr, policy):

@@ -6,11 +6,14 @@ Each expectation is a sum over all outcomes of a batch, through the real `surrog
 import itertools
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cases
+import making
 import pytest
 import torch
 from gymnasium import spaces
+from making import flat_gradient
 
 from scorepath.baselines import GAE, BatchMean, Constant, LeaveOneOut, NoBaseline, OptimalConstant, TimeMean, Value
 from scorepath.baselines.optimal_constant import score_products
@@ -20,6 +23,7 @@ from scorepath.policy import MLP, Policy
 from scorepath.types import Episodes
 from scorepath.update import surrogate_loss
 
+close = partial(making.close, tolerance=1e-12)
 STATES = 4  # observed as one-hot; the last one is where episodes end
 
 
@@ -54,16 +58,8 @@ TWO_STEPS = tuple(
 BANDIT = (Path("a", 1.0, (0,), (0,), (1.0,)), Path("a", 1.0, (0,), (1,), (3.0,)))
 
 
-def close(actual, expected, tolerance=1e-12):
-    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
-
-
 def differs(one, other):
     return bool((one - other).abs().max() > 1e-3)
-
-
-def flat(tensors):
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
 def coin():
@@ -124,7 +120,7 @@ def probability(policy, path):
 def gradient(estimator, baseline, policy, episodes, gamma=1.0):
     """The estimate, which is minus the surrogate's gradient."""
     loss = surrogate_loss(estimator, baseline, policy, episodes, gamma).loss
-    return -flat(torch.autograd.grad(loss, list(policy.parameters())))
+    return -flat_gradient(loss, policy)
 
 
 def table(problem, policy, estimator, baseline, number, gamma=1.0):
@@ -153,7 +149,7 @@ def variance(*arguments, **keywords):
 def gradient_of_expectation(problem, policy, value):
     """∇ E[value(path)]."""
     total = torch.stack([value(path) * probability(policy, path) for path in problem]).sum()
-    return flat(torch.autograd.grad(total, list(policy.parameters())))
+    return flat_gradient(total, policy)
 
 
 def exact(problem, policy, gamma=1.0):

@@ -25,20 +25,6 @@ def close(actual, expected, tolerance=1e-9):
     torch.testing.assert_close(actual, torch.as_tensor(expected, dtype=actual.dtype), rtol=tolerance, atol=tolerance)
 
 
-@pytest.fixture
-def make():
-    """GymnasiumEnvironment(...), closed at the end of the test."""
-    made = []
-
-    def build(*args, **kwargs):
-        made.append(GymnasiumEnvironment(*args, **kwargs))
-        return made[-1]
-
-    yield build
-    for env in made:
-        env.close()
-
-
 # ------------------------------------------------------------------ torch environments
 
 

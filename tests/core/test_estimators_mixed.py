@@ -4,10 +4,12 @@ import itertools
 import math
 
 import gymnasium as gym
+import making
 import numpy as np
 import pytest
 import scipy.stats
 import torch
+from making import close, flat, flat_gradient, linear
 
 from scorepath.baselines import NoBaseline, TimeMean, Value
 from scorepath.distributions import Normal
@@ -57,22 +59,9 @@ class Slide(AbstractDynamics):
         return state
 
 
-def linear(env, std="state_independent"):
-    size = env.observation_space.shape[0]
-    policy = Policy(MLP(size, []), Normal(env.action_space, size, std=std)).double()
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.normal_(0.0, 0.3)
-    return policy
-
-
-def flat(tensors):
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
-
-
 def played(dynamics, number=8, seed=0, std="state_independent", estimator=Pathwise(window=None)):  # noqa: B008
     env = TorchEnvironment(dynamics, number, dtype=torch.float64)
-    policy = linear(env, std)
+    policy = linear(env, spread=0.3, std=std)
     (episodes,) = estimator.collect(env, policy, seed)
     return policy, episodes
 
@@ -80,8 +69,7 @@ def played(dynamics, number=8, seed=0, std="state_independent", estimator=Pathwi
 def gradient(estimator, policy, episodes, gamma=0.9, baseline=None):
     """Of the return: the surrogate's sign is turned."""
     baseline = TimeMean() if baseline is None else baseline
-    loss = surrogate_loss(estimator, baseline, policy, episodes, gamma).loss
-    return -flat(torch.autograd.grad(loss, list(policy.parameters()), retain_graph=True))
+    return -making.gradient(estimator, policy, episodes, baseline, gamma)
 
 
 def parts(policy, episodes, gamma=0.9, baseline=None):
@@ -90,10 +78,6 @@ def parts(policy, episodes, gamma=0.9, baseline=None):
         gradient(SCORE, policy, episodes.detach(), gamma, baseline),
         gradient(Pathwise(window=None), policy, episodes, gamma, NoBaseline()),
     )
-
-
-def close(actual, expected, tolerance=1e-9):
-    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
 PROBLEMS = [LQR(dim=2, horizon=6), Slide(), Pendulum()]
@@ -201,7 +185,7 @@ def test_the_alpha_order_gradient_is_the_mix_of_its_parts(dynamics, tolerance):
         for n in range(8):
             column = slice(n, n + 1)
             loss, _ = SCORE(policy, episodes.detach().select(column), advantages[:, column], 0.9)
-            rows.append(flat(torch.autograd.grad(loss, list(policy.parameters()))))
+            rows.append(flat_gradient(loss, policy))
         v0 = torch.stack(rows).var(dim=0).sum()
         close(alpha, v0 / (v0 + v1))
         assert 0 < alpha < 1
@@ -218,7 +202,7 @@ def test_mixes_in_action_space_end_in_the_two_estimators(dynamics, std):
     for alpha, expected in ((0.0, zeroth), (1.0, first), (0.3, 0.3 * first + 0.7 * zeroth)):
         weights = pack(torch.tensor(alpha, dtype=torch.float64), given.first, advantages, 0.9)
         loss, metrics = mixed_loss(policy, episodes, weights)
-        close(-flat(torch.autograd.grad(loss, list(policy.parameters()))), expected)
+        close(-flat_gradient(loss, policy), expected)
         assert float(metrics["gradient/alpha"]) == pytest.approx(alpha)
 
 
@@ -226,7 +210,7 @@ def test_action_gradients_are_total_derivatives():
     """Of the return by central differences of one action, to which all later ones react; and of log π by hand."""
     dynamics = LQR(dim=2, horizon=5)
     env = TorchEnvironment(dynamics, 3, dtype=torch.float64)
-    policy = linear(env)
+    policy = linear(env, spread=0.3)
 
     def play(at=None, entry=None, change=0.0):
         torch.manual_seed(0)
@@ -271,7 +255,7 @@ def test_a_group_of_episodes_keeps_the_weights_of_the_batch(estimator):
     total = 0.0
     for columns in (slice(0, 4), slice(4, 8)):
         loss, _ = estimator(policy, episodes.select(columns), weights[:, columns], 0.9)
-        total = total - 0.5 * flat(torch.autograd.grad(loss, list(policy.parameters()), retain_graph=True))
+        total = total - 0.5 * flat_gradient(loss, policy)
     close(total, whole)
 
 
@@ -347,7 +331,7 @@ def test_ddcg_does_not_take_the_variance_between_starts_for_a_jump(horizon):
     """The LQR is smooth, whatever its starts, which make most of its variance: α > 0 in each of 10 batches of 1,000
     (in about nine of ten batches of 64)."""
     env = TorchEnvironment(LQR(horizon=horizon, control_cost=1.0), 1000, dtype=torch.float64)
-    policy = linear(env)
+    policy = linear(env, spread=0.3)
     with torch.no_grad():
         policy.head.mean.bias.zero_()
     for seed in range(10):
@@ -370,14 +354,14 @@ def test_ivw_h_differentiates_the_window_s_objective(window):
     """Its first-order part is Pathwise's, with the value network's bootstrap at the end of a window and without it at
     the end of an episode."""
     env = TorchEnvironment(LQR(horizon=8), 5, dtype=torch.float64)
-    policy = linear(env)
+    policy = linear(env, spread=0.3)
     value = Value((2,), lambda parameters: torch.optim.SGD(parameters, 0.1), (8,)).double()
     for episodes in IVWH(window).collect(env, policy, 0):
         surrogate = surrogate_loss(IVWH(window), value, policy, episodes, 0.9)
         given = action_gradients(policy, episodes, surrogate.advantages, 0.9)
         weights = pack(torch.ones((), dtype=torch.float64), given.first, surrogate.advantages, 0.9)
         loss, _ = mixed_loss(policy, episodes, weights)
-        actual = -flat(torch.autograd.grad(loss, list(policy.parameters())))
+        actual = -flat_gradient(loss, policy)
         close(actual, gradient(Pathwise(window), policy, episodes, 0.9, value if window else NoBaseline()))
 
 
@@ -447,7 +431,7 @@ def test_other_options_are_refused(make, words):
 
 def test_a_rollout_without_a_graph_has_no_nodes():
     env = TorchEnvironment(LQR(horizon=3), 2, dtype=torch.float64)
-    policy = linear(env)
+    policy = linear(env, spread=0.3)
     assert rollout(env, policy, 0).action_nodes is None
     for episodes in rollout_windows(env, policy, 0, window=2, graph=True):
         assert len(episodes.action_nodes) == len(episodes.rewards)

@@ -7,6 +7,7 @@ import scipy.integrate
 import scipy.special
 import scipy.stats
 import torch
+from making import flat_gradient, linear
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Categorical as TorchCategorical
 
@@ -16,7 +17,6 @@ from scorepath.envs import TorchEnvironment
 from scorepath.envs.dynamics import AbstractDynamics, Pendulum
 from scorepath.estimators import GumbelSoftmax, StraightThrough
 from scorepath.estimators.relaxed import concrete_sample
-from scorepath.policy import MLP, Policy
 from scorepath.update import surrogate_loss
 
 ALPHA = 1e-6  # false-alarm rate of each statistical test here
@@ -48,19 +48,6 @@ class Choice(AbstractDynamics):
 
     def observation(self, state):
         return state
-
-
-def linear(env, head):
-    size = env.observation_space.shape[0]
-    policy = Policy(MLP(size, []), head(env.action_space, size)).double()
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.normal_(0.0, 0.5)
-    return policy
-
-
-def flat(tensors):
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
 def square(x):
@@ -202,7 +189,7 @@ def estimates(estimator, env, policy):
     for seed in range(BATCHES):
         for episodes in estimator.collect(env, policy, seed):
             loss = surrogate_loss(estimator, NoBaseline(), policy, episodes, 1.0).loss
-            rows.append(-flat(torch.autograd.grad(loss, list(policy.parameters()))))
+            rows.append(-flat_gradient(loss, policy))
     return torch.stack(rows)
 
 
@@ -232,7 +219,7 @@ def biased_objective(env, policy, payoff):
 
 
 def by_policy(value, policy):
-    return flat(torch.autograd.grad(value, list(policy.parameters())))
+    return flat_gradient(value, policy)
 
 
 @pytest.mark.parametrize(("head", "values"), [(Bernoulli, [-0.5, 1.5]), (Categorical, [-1.0, 0.3, 2.0])])
@@ -240,7 +227,7 @@ def test_straight_through_is_exact_for_linear_payoffs_and_biased_for_others(head
     """The expectation is known in both cases, and the label is earned: a z-test tells it from the exact gradient."""
     for payoff in (straight, square):
         env = TorchEnvironment(Choice(values, payoff), NUMBER, dtype=torch.float64)
-        policy = linear(env, head)
+        policy = linear(env, head, spread=0.5)
         exact, expected = (by_policy(f(env, policy, payoff), policy) for f in (objective, biased_objective))
         table = estimates(StraightThrough(), env, policy)
         if payoff is straight:
@@ -270,7 +257,7 @@ def concrete_objective(logit, payoff, values, temperature):
 def test_gumbel_softmax_is_exact_for_the_relaxed_policy_and_biased_for_the_other(temperature):
     values = [-0.5, 1.5]
     env = TorchEnvironment(Choice(values, square), NUMBER, dtype=torch.float64)
-    policy = linear(env, Bernoulli)
+    policy = linear(env, Bernoulli, spread=0.5)
     logit = policy(torch.ones(1, dtype=torch.float64)).logits.item()
     around = [concrete_objective(logit + step, square, values, temperature) for step in (1e-4, -1e-4)]
     slope = (around[0] - around[1]) / 2e-4  # by the logit, and so by its weight and by its bias
@@ -287,7 +274,7 @@ def test_straight_through_with_a_temperature_is_known_by_quadrature(choices):
     """E[f'(v_a) ∂ soft / ∂ logit], for two choices by a Bernoulli, or by a Categorical whose third never comes."""
     values, temperature = [-0.5, 1.5, 9.0][:choices], 0.8
     env = TorchEnvironment(Choice(values, square), NUMBER, dtype=torch.float64)
-    policy = linear(env, Bernoulli if choices == 2 else Categorical)
+    policy = linear(env, Bernoulli if choices == 2 else Categorical, spread=0.5)
     with torch.no_grad():
         if choices == 3:
             policy.head.logits.bias[2] = -200.0
@@ -315,7 +302,7 @@ def test_straight_through_with_a_temperature_is_known_by_quadrature(choices):
 def test_gumbel_softmax_has_the_gradient_of_finite_differences_at_fixed_noise(head, torques, bootstrap):
     """Of the first window's loss through the pendulum, with the value network at its end or without."""
     env = TorchEnvironment(Pendulum(torques), 4, dtype=torch.float64)
-    policy = linear(env, head)
+    policy = linear(env, head, spread=0.5)
     baseline = NoBaseline()
     if bootstrap:
         baseline = Value((3,), lambda parameters: torch.optim.SGD(parameters, 0.1), (8,)).double()
@@ -341,11 +328,11 @@ def test_gumbel_softmax_has_the_gradient_of_finite_differences_at_fixed_noise(he
 def test_straight_through_is_the_chain_of_slopes_at_the_chosen_torques():
     """The gradient of a pendulum's window, by hand: each torque's slope is that of the policy's mean torque."""
     env = TorchEnvironment(Pendulum(3), 4, dtype=torch.float64)
-    policy = linear(env, Categorical)
+    policy = linear(env, Categorical, spread=0.5)
     estimator = StraightThrough(window=6)
     episodes = next(estimator.collect(env, policy, 1))
     loss = surrogate_loss(estimator, NoBaseline(), policy, episodes, 0.9).loss
-    actual = flat(torch.autograd.grad(loss, list(policy.parameters())))
+    actual = flat_gradient(loss, policy)
     torques = torch.tensor([-2.0, 0.0, 2.0], dtype=torch.float64)
     pendulum = TorchEnvironment(Pendulum(), 4, dtype=torch.float64)
     observation, total = pendulum.reset(1), 0.0
@@ -353,7 +340,7 @@ def test_straight_through_is_the_chain_of_slopes_at_the_chosen_torques():
         mean = policy(observation).probs @ torques
         step = pendulum.step((torques[episodes.actions[t]] + mean - mean.detach()).unsqueeze(-1))
         total, observation = total + 0.9**t * step.rewards.mean(), step.observations
-    torch.testing.assert_close(actual, flat(torch.autograd.grad(-total, list(policy.parameters()))))
+    torch.testing.assert_close(actual, flat_gradient(-total, policy))
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import cases
 import pytest
 import torch
-from test_bias import Path, batch_of, close, coin, exact, flat, gradient_of_expectation, made, observations
-from test_verify import make_policy
+from making import flat_gradient, make_policy
+from test_bias import Path, batch_of, close, coin, exact, gradient_of_expectation, made, observations
 
 from scorepath.baselines import BatchMean, NoBaseline, TimeMean
 from scorepath.envs.dynamics import LQR, random_mdp
@@ -58,7 +58,7 @@ def estimates(problem, policy, estimator, baseline, number, gamma):
         chance = orders * math.prod(odds[path] for path in paths)
         episodes = batch_of(problem, paths, policy, gamma)
         loss = surrogate_loss(estimator, baseline, policy, episodes, gamma).loss
-        found.append((chance, -flat(torch.autograd.grad(loss, list(policy.parameters())))))
+        found.append((chance, -flat_gradient(loss, policy)))
     return found
 
 
@@ -180,7 +180,7 @@ def test_an_entropy_bonus_is_its_direct_term_alone():
     policy = coin()
     estimator = ScoreFunction("reward_to_go", "none", entropy_coefficient=ENTROPY)
     direct = sum(_probability(policy, path) * entropies(policy, path).sum() for path in PROBLEM)
-    direct = flat(torch.autograd.grad(direct, list(policy.parameters())))
+    direct = flat_gradient(direct, policy)
     estimate = expected(PROBLEM, policy, estimator, NoBaseline(), 2, 1.0)
     close(estimate, exact(PROBLEM, policy) + ENTROPY * direct)
     whole = gradient_of_expectation(

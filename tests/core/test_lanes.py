@@ -62,19 +62,6 @@ def leaning(env):
     return policy
 
 
-@pytest.fixture
-def make():
-    made = []
-
-    def build(*args, **kwargs):
-        made.append(GymnasiumEnvironment(*args, **kwargs))
-        return made[-1]
-
-    yield build
-    for env in made:
-        env.close()
-
-
 def played(env, policy, seed=0, **options) -> tuple[Episodes, int]:
     """Episodes, and how many env steps were computed for them."""
     computed = 0

@@ -7,6 +7,7 @@ import scipy.integrate
 import scipy.stats
 import torch
 from gymnasium import spaces
+from making import exact_lqr, flat_gradient, linear
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent
@@ -20,31 +21,17 @@ from scorepath.envs.dynamics.tabular import Tabular, bandit, random_mdp
 from scorepath.estimators import MeasureValued, ScoreFunction
 from scorepath.estimators.measure_valued import branched_episodes
 from scorepath.estimators.weak_derivatives import branches, distribution_parameters
-from scorepath.policy import MLP, Policy
 from scorepath.rollout import rollout
 from scorepath.update import surrogate_loss
 
 ALPHA = 1e-6  # false-alarm rate of each statistical test here
 
 
-def linear(env, head):
-    size = env.observation_space.shape[0]
-    policy = Policy(MLP(size, []), head(env.action_space, size)).double()
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.normal_(0.0, 0.5)
-    return policy
-
-
-def flat(tensors):
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
-
-
 def estimate(env, policy, seed, gamma=1.0, estimator=None):
     estimator = MeasureValued() if estimator is None else estimator
     (episodes,) = estimator.collect(env, policy, seed)
     loss = surrogate_loss(estimator, NoBaseline(), policy, episodes, gamma).loss
-    return -flat(torch.autograd.grad(loss, list(policy.parameters())))
+    return -flat_gradient(loss, policy)
 
 
 # ------------------------------------------------------------------ weak derivatives of one distribution
@@ -173,7 +160,7 @@ def test_nothing_differs_between_branches_where_actions_do_not_matter():
     )
     env = TorchEnvironment(mdp, 50, dtype=torch.float64)
     for head in (Bernoulli, Categorical):
-        episodes = branched_episodes(env, linear(env, head), 0)
+        episodes = branched_episodes(env, linear(env, head, spread=0.5), 0)
         assert len(set(episodes.lengths.tolist())) > 3
         assert (episodes.branch_rewards == 0).all()
 
@@ -181,7 +168,7 @@ def test_nothing_differs_between_branches_where_actions_do_not_matter():
 def test_branched_episodes_are_a_rollout():
     """Of the same environments by the same policy: lengths, ends and rewards have one distribution; shapes agree."""
     env = TorchEnvironment(random_mdp(seed=3, horizon=5), 4000, dtype=torch.float64)
-    policy = linear(env, Categorical)
+    policy = linear(env, Categorical, spread=0.5)
     one, other = branched_episodes(env, policy, 0), rollout(env, policy, 1)
     assert one.terminated.any()
     assert one.truncated.any()
@@ -199,7 +186,7 @@ def test_branched_episodes_are_a_rollout():
 
 def test_an_episode_without_branches_is_refused():
     env = TorchEnvironment(bandit(), 2)
-    policy = linear(env, Bernoulli).float()
+    policy = linear(env, Bernoulli, spread=0.5).float()
     with pytest.raises(ValueError, match="needs the branches"):
         surrogate_loss(MeasureValued(), NoBaseline(), policy, rollout(env, policy, 0), 1.0)
 
@@ -212,10 +199,10 @@ def test_a_bandit_s_gradient_is_exact_without_any_variance(head):
     """All actions are tried at every step: ∇ Σ_a p_a r_a to rounding, whatever was sampled."""
     rewards = torch.tensor([1.0, 3.0] if head is Bernoulli else [1.0, -2.0, 0.5]).double()
     env = TorchEnvironment(bandit(rewards.tolist()), 3, dtype=torch.float64)
-    policy = linear(env, head)
+    policy = linear(env, head, spread=0.5)
     probs = policy(env.reset(0)[:1]).probs.flatten()
     probs = torch.stack((1 - probs[0], probs[0])) if head is Bernoulli else probs
-    exact = flat(torch.autograd.grad(probs @ rewards, list(policy.parameters())))
+    exact = flat_gradient(probs @ rewards, policy)
     for seed in range(3):
         torch.testing.assert_close(estimate(env, policy, seed), exact, rtol=1e-10, atol=1e-12)
 
@@ -229,7 +216,7 @@ def exact_tabular(mdp, policy, gamma):
     for _ in range(mdp.max_episode_steps):
         following = mdp.R + gamma * (~mdp.is_terminal * value)
         value = (probs * (mdp.P * following).sum(-1)).sum(-1)
-    return flat(torch.autograd.grad(mdp.start @ value, list(policy.parameters())))
+    return flat_gradient(mdp.start @ value, policy)
 
 
 def check_mean(table, exact):
@@ -248,19 +235,9 @@ def test_the_mean_gradient_is_the_exact_gradient_of_a_random_mdp(head, actions, 
     """40 batches of 300 episodes, with terminal states, a time limit, and rewards of both signs."""
     mdp = random_mdp(actions=actions, horizon=4, seed=1)
     env = TorchEnvironment(mdp, 300, dtype=torch.float64)
-    policy = linear(env, head)
+    policy = linear(env, head, spread=0.5)
     table = torch.stack([estimate(env, policy, seed, gamma) for seed in range(40)])
     check_mean(table, exact_tabular(mdp, policy, gamma))
-
-
-def exact_lqr(lqr, policy):
-    """∇ in the order of the policy's parameters; u = W x + b + σ ε with b = 0, and start states are symmetric."""
-    gain = (-policy.head.mean.weight).detach().requires_grad_()
-    log_std = policy.head.log_std.detach().clone().requires_grad_()
-    by_gain, by_log_std = torch.autograd.grad(-lqr.policy_cost(gain, log_std.exp()), (gain, log_std))
-    zero = torch.zeros(len(log_std), dtype=torch.float64)
-    by_name = {"head.mean.weight": -by_gain, "head.mean.bias": zero, "head.log_std": by_log_std}
-    return flat([by_name[name] for name, _ in policy.named_parameters()])
 
 
 @pytest.mark.parametrize("dim", [1, 2])
@@ -268,17 +245,17 @@ def test_the_mean_gradient_is_the_exact_gradient_of_the_lqr(dim):
     """40 batches of 500 episodes; mean, weight and standard deviation of a Normal policy."""
     lqr = LQR(dim=dim, horizon=5, dt=0.3)
     env = TorchEnvironment(lqr, 500, dtype=torch.float64)
-    policy = linear(env, Normal)
+    policy = linear(env, Normal, spread=0.5)
     with torch.no_grad():
         policy.head.mean.bias.zero_()
     table = torch.stack([estimate(env, policy, seed) for seed in range(40)])
-    check_mean(table, exact_lqr(lqr, policy))
+    check_mean(table, -exact_lqr(lqr, policy))
 
 
 def test_it_has_a_lower_variance_than_the_score_function():
     """Why one would pay for branches: at least 2 times lower in a random MDP, of as many episodes."""
     env = TorchEnvironment(random_mdp(horizon=4, seed=1), 300, dtype=torch.float64)
-    policy = linear(env, Categorical)
+    policy = linear(env, Categorical, spread=0.5)
     score = ScoreFunction(normalize_returns="none")
     variances = [
         torch.stack([estimate(env, policy, seed, 1.0, estimator) for seed in range(20)]).var(dim=0).sum()

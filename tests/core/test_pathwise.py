@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from making import close, flat, linear, surrogate
+from making import close, flat_gradient, linear, surrogate
 
 from scorepath.baselines import Value
 from scorepath.envs import TorchEnvironment
@@ -25,10 +25,10 @@ def test_pathwise_differentiates_the_mean_of_the_first_returns():
     (episodes,) = rollout_windows(env, policy, 0, graph=True)
     discounts = 0.9 ** torch.arange(6, dtype=torch.float64)
     objective = (discounts @ episodes.rewards).mean()
-    expected = flat(torch.autograd.grad(-objective, list(policy.parameters()), retain_graph=True))
+    expected = flat_gradient(-objective, policy)
     loss, _ = surrogate(Pathwise(window=None), policy, episodes, gamma=0.9)
     close(loss.detach(), -objective.detach())
-    close(flat(torch.autograd.grad(loss, list(policy.parameters()))), expected)
+    close(flat_gradient(loss, policy), expected)
 
 
 @pytest.mark.parametrize("dynamics", [LQR(dim=3, horizon=20), Pendulum()], ids=["lqr", "pendulum"])

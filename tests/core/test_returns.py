@@ -1,5 +1,8 @@
 """Returns and advantages against numbers worked out by hand, a naive recursion and numpy."""
 
+from functools import partial
+
+import making
 import numpy as np
 import pytest
 import torch
@@ -16,6 +19,8 @@ from scorepath.returns import (
 
 pytestmark = pytest.mark.core
 
+close = partial(making.close, tolerance=1e-12)
+
 
 def mask(lengths, time):
     return torch.arange(time)[:, None] < torch.tensor(lengths)[None, :]
@@ -27,10 +32,6 @@ def last(lengths, time):
 
 def tensor(rows):
     return torch.tensor(rows, dtype=torch.float64)
-
-
-def close(actual, expected, tolerance=1e-12):
-    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
 # Two episodes: rewards 1, 2, 4 and 8, then (length 2) 16, 32
@@ -134,7 +135,7 @@ def test_a_first_call_in_inference_mode_does_not_spoil_later_gradients():
         discounted_sum(torch.ones(3, 1), gamma)
     rewards = torch.ones(3, 1, requires_grad=True)
     discounted_sum(rewards, gamma)[0].sum().backward()
-    close(rewards.grad[:, 0], torch.tensor([1.0, gamma, gamma**2]), 1e-6)
+    close(rewards.grad[:, 0], torch.tensor([1.0, gamma, gamma**2]), tolerance=1e-6)
 
 
 @pytest.mark.parametrize("number", [2, 5, 16, 61])
@@ -187,7 +188,7 @@ def test_whitening_does_not_depend_on_the_unit_of_the_reward():
     valid = mask([20, 20], 20)
     x = torch.randn(20, 2, dtype=torch.float64)
     for scale in (1e-3, 1e3):
-        close(whiten(scale * x, valid), whiten(x, valid), 1e-9)
+        close(whiten(scale * x, valid), whiten(x, valid), tolerance=1e-9)
 
 
 # ------------------------------------------------------------------ explained variance

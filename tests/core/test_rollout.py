@@ -7,43 +7,25 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from making import linear
 
-from scorepath.distributions import Bernoulli, Normal
-from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
+from scorepath.distributions import Bernoulli
+from scorepath.envs import TorchEnvironment
 from scorepath.envs.dynamics import LQR, AbstractDynamics, Pendulum
 from scorepath.errors import NonFiniteError
-from scorepath.policy import MLP, Policy
 from scorepath.rollout import evaluate, rollout, rollout_windows
 from scorepath.seeding import split_seed
 
 SCRIPTED = "ScorepathTest/Scripted-v0"
 
 
-def linear(env, head=Normal):
-    size = env.observation_space.shape[0]
-    return Policy(MLP(size, []), head(env.action_space, size))
-
-
 def balancing(env):
     """Keeps CartPole's pole up for 500 steps: push to where it leans and falls."""
-    policy = linear(env, Bernoulli)
+    policy = linear(env, Bernoulli, dtype=torch.float32)
     with torch.no_grad():
         policy.head.logits.weight.copy_(torch.tensor([[0.0, 0.0, 100.0, 100.0]]))
         policy.head.logits.bias.zero_()
     return policy
-
-
-@pytest.fixture
-def make():
-    made = []
-
-    def build(*args, **kwargs):
-        made.append(GymnasiumEnvironment(*args, **kwargs))
-        return made[-1]
-
-    yield build
-    for env in made:
-        env.close()
 
 
 # ------------------------------------------------------------------ whole episodes
@@ -52,7 +34,7 @@ def make():
 def test_a_rollout_is_the_plain_gymnasium_loop_of_its_seeds_and_actions(make):
     """Observations, rewards, lengths, terminations and last observations, for episodes of different lengths."""
     env = make("CartPole-v1", 8, "sync", max_episode_steps=25)
-    episodes = rollout(env, linear(env, Bernoulli), 42)
+    episodes = rollout(env, linear(env, Bernoulli, dtype=torch.float32), 42)
     for n, seed in enumerate(split_seed(42, 8)):
         plain = gym.make("CartPole-v1", max_episode_steps=25)
         observation, _ = plain.reset(seed=seed)
@@ -79,7 +61,7 @@ def test_a_rollout_is_the_plain_gymnasium_loop_of_its_seeds_and_actions(make):
 @pytest.mark.parametrize("vectorization", ["auto", "sync"])
 def test_early_falls_are_terminations(make, vectorization):
     env = make("CartPole-v1", 8, vectorization)
-    episodes = rollout(env, linear(env, Bernoulli), 0)
+    episodes = rollout(env, linear(env, Bernoulli, dtype=torch.float32), 0)
     assert episodes.terminated.all()
     assert not episodes.truncated.any()
     assert (episodes.lengths < 500).all()
@@ -100,7 +82,7 @@ def test_a_pole_kept_up_to_the_limit_is_truncated(make, vectorization):
 
 def test_pendulum_ends_by_its_time_limit(make):
     for env in (make("Pendulum-v1", 2), TorchEnvironment(Pendulum(), 2)):
-        episodes = rollout(env, linear(env), 0)
+        episodes = rollout(env, linear(env, dtype=torch.float32), 0)
         assert episodes.lengths.tolist() == [200, 200]
         assert episodes.truncated.all()
         assert not episodes.terminated.any()
@@ -109,7 +91,7 @@ def test_pendulum_ends_by_its_time_limit(make):
 def test_a_terminal_state_at_the_time_limit_is_terminated_not_truncated(make):
     """Gymnasium reports both; nothing follows, so the value of what follows is zero."""
     env = make(SCRIPTED, 2, kwargs={"length": 50})
-    episodes = rollout(env, linear(env, Bernoulli), 0)
+    episodes = rollout(env, linear(env, Bernoulli, dtype=torch.float32), 0)
     assert episodes.lengths.tolist() == [50, 50]
     assert episodes.terminated.all()
     assert not episodes.truncated.any()
@@ -119,7 +101,7 @@ def test_a_terminal_state_at_the_time_limit_is_terminated_not_truncated(make):
 def test_lengths_and_ends_of_scripted_episodes(make, truncates):
     """The last observation holds the number of the step at which its episode ended, by the end of its first episode."""
     env = make(SCRIPTED, 20, kwargs={"length": None, "truncates": truncates})
-    episodes = rollout(env, linear(env, Bernoulli), 1)
+    episodes = rollout(env, linear(env, Bernoulli, dtype=torch.float32), 1)
     assert len(set(episodes.lengths.tolist())) > 3
     assert torch.equal(episodes.last_observations[:, 0].long(), episodes.lengths)
     expected = truncates in (True, "first")
@@ -138,7 +120,7 @@ def test_the_end_of_an_episode_that_autoreset_began_is_not_that_of_the_first(mak
     """Of eight lanes some have played a second one to its end before the last first one has ended."""
     env = make(SCRIPTED, 8, "async", kwargs={"length": None, "truncates": truncates})
     env.can_narrow = False
-    episodes = rollout(env, linear(env, Bernoulli), 0)
+    episodes = rollout(env, linear(env, Bernoulli, dtype=torch.float32), 0)
     assert len(set(episodes.lengths.tolist())) > 3
     assert episodes.truncated.tolist() == [truncates == "first"] * 8
     assert episodes.terminated.tolist() == [truncates == "later"] * 8
@@ -146,13 +128,13 @@ def test_the_end_of_an_episode_that_autoreset_began_is_not_that_of_the_first(mak
 
 def test_a_rollout_carries_no_gradient(make):
     env = TorchEnvironment(LQR(horizon=3), 2)
-    episodes = rollout(env, linear(env), 0)
+    episodes = rollout(env, linear(env, dtype=torch.float32), 0)
     assert not any(value.requires_grad for value in (episodes.rewards, episodes.actions, episodes.last_observations))
 
 
 def test_the_same_generator_state_and_seed_give_the_same_episodes(make):
     env = make("CartPole-v1", 4)
-    policy = linear(env, Bernoulli)
+    policy = linear(env, Bernoulli, dtype=torch.float32)
     played = []
     for torch_seed, seed in ((0, 0), (0, 0), (1, 0), (0, 1)):
         torch.manual_seed(torch_seed)
@@ -166,7 +148,7 @@ def test_the_same_generator_state_and_seed_give_the_same_episodes(make):
 
 def test_deterministic_rollouts_take_the_head_s_action():
     env = TorchEnvironment(LQR(horizon=4), 3)
-    policy = linear(env)
+    policy = linear(env, dtype=torch.float32)
     first = rollout(env, policy, 0, deterministic=True)
     assert torch.equal(rollout(env, policy, 0, deterministic=True).actions, first.actions)
     with torch.no_grad():
@@ -175,7 +157,7 @@ def test_deterministic_rollouts_take_the_head_s_action():
 
 def test_actions_are_recorded_before_they_are_mapped_to_the_space(make):
     env = make(SCRIPTED, 4, kwargs={"action_space": cases.SPACES["discrete_2_start"]})
-    episodes = rollout(env, linear(env, Bernoulli), 0)
+    episodes = rollout(env, linear(env, Bernoulli, dtype=torch.float32), 0)
     assert set(episodes.actions.unique().tolist()) == {0.0, 1.0}
     assert torch.equal(episodes.rewards, episodes.actions + 5)
 
@@ -187,7 +169,7 @@ def test_actions_are_recorded_before_they_are_mapped_to_the_space(make):
 @pytest.mark.parametrize("vectorization", ["auto", "sync"])
 def test_windows_end_to_end_are_the_whole_rollout(make, window, vectorization):
     env = make("CartPole-v1", 10, vectorization, max_episode_steps=20)
-    policy = linear(env, Bernoulli)
+    policy = linear(env, Bernoulli, dtype=torch.float32)
     torch.manual_seed(1)
     whole = rollout(env, policy, 3)
     torch.manual_seed(1)
@@ -213,7 +195,7 @@ def test_windows_end_to_end_are_the_whole_rollout(make, window, vectorization):
 
 def test_the_last_observation_of_a_window_is_the_first_of_the_next():
     env = TorchEnvironment(LQR(horizon=10), 3)
-    windows = list(rollout_windows(env, linear(env), 0, window=4))
+    windows = list(rollout_windows(env, linear(env, dtype=torch.float32), 0, window=4))
     assert [len(part.rewards) for part in windows] == [4, 4, 2]
     for part, following in itertools.pairwise(windows):
         assert torch.equal(part.last_observations, following.observations[0])
@@ -241,7 +223,7 @@ def test_the_graph_of_a_rollout_is_that_of_the_unrolled_loop(dim):
     """Gradients of all rewards and of the last observations, in float64."""
     lqr = LQR(dim=dim, horizon=12)
     env = TorchEnvironment(lqr, 4, dtype=torch.float64)
-    policy = linear(env).double()
+    policy = linear(env)
     parameters = list(policy.parameters())
     torch.manual_seed(0)
     (episodes,) = rollout_windows(env, policy, 5, graph=True)
@@ -264,7 +246,7 @@ def test_the_graph_is_cut_between_windows():
     """Each window's gradient is that of a loop from its first state, held fixed."""
     lqr = LQR(horizon=9)
     env = TorchEnvironment(lqr, 4, dtype=torch.float64)
-    policy = linear(env).double()
+    policy = linear(env)
     parameters = list(policy.parameters())
     torch.manual_seed(0)
     given = [(part.observations[0].detach(), torch.autograd.grad(part.rewards.sum(), parameters))
@@ -280,7 +262,7 @@ def test_the_graph_is_cut_between_windows():
 def test_the_policy_may_change_between_windows():
     """An update in between acts on what follows, and breaks no graph."""
     env = TorchEnvironment(LQR(horizon=6), 2, dtype=torch.float64)
-    policy = linear(env).double()
+    policy = linear(env)
     for part in rollout_windows(env, policy, 0, window=3, graph=True):
         (-part.rewards.sum()).backward()
         with torch.no_grad():
@@ -319,7 +301,7 @@ def test_rewards_after_an_episode_s_end_do_not_count(narrows):
     """Whatever the environment answers then, NaN too."""
     env = TorchEnvironment(Slide(), 6, dtype=torch.float64)
     env.can_narrow = narrows
-    episodes = rollout(env, linear(env).double(), 0)
+    episodes = rollout(env, linear(env), 0)
     assert len(set(episodes.lengths.tolist())) > 1
     assert episodes.terminated.all()
     assert (episodes.last_observations < 0).all()
@@ -331,7 +313,7 @@ def test_rewards_after_an_episode_s_end_do_not_count(narrows):
 def test_what_happens_after_an_episode_s_end_does_not_reach_the_gradient():
     """The gradient of a batch of unequal lengths is that of each episode unrolled to its own end."""
     env = TorchEnvironment(Slide(), 6, dtype=torch.float64)
-    policy = linear(env).double()
+    policy = linear(env)
     parameters = list(policy.parameters())
     torch.manual_seed(0)
     (episodes,) = rollout_windows(env, policy, 0, graph=True)
@@ -357,7 +339,7 @@ def test_what_happens_after_an_episode_s_end_does_not_reach_the_gradient():
 def test_a_gymnasium_fault_ends_the_rollout_by_name(make, what):
     env = make(SCRIPTED, 2, kwargs={f"bad_{what}": 3})
     with pytest.raises(NonFiniteError, match=rf"gave a {what} .* step 3 after action .* seed {split_seed(9, 2)[0]}"):
-        rollout(env, linear(env, Bernoulli), 9)
+        rollout(env, linear(env, Bernoulli, dtype=torch.float32), 9)
 
 
 @pytest.mark.parametrize("truncates", [False, True])
@@ -367,7 +349,7 @@ def test_an_environment_may_answer_nan_after_an_episode_s_end(make, vectorizatio
     kwargs = {"length": length, "truncates": truncates, "bad_after_first_episode": True}
     env = make(SCRIPTED, number, vectorization, kwargs=kwargs)
     env.can_narrow = False
-    episodes = rollout(env, linear(env, Bernoulli), 0)
+    episodes = rollout(env, linear(env, Bernoulli, dtype=torch.float32), 0)
     assert episodes.rewards.isfinite().all()
     assert episodes.observations[episodes.valid].isfinite().all()
     assert episodes.last_observations.isfinite().all()
@@ -394,7 +376,7 @@ def test_a_torch_reward_that_is_not_finite_names_step_action_and_seed(bad, windo
     env = TorchEnvironment(Faulty("reward", bad), 1, dtype=torch.float64)
     start = float(env.reset(1))
     assert start > 1.2
-    policy = linear(env).double()
+    policy = linear(env)
     with torch.no_grad():
         policy.head.mean.weight.zero_()
         policy.head.mean.bias.zero_()
@@ -408,7 +390,7 @@ def test_a_torch_reward_that_is_not_finite_names_step_action_and_seed(bad, windo
 def test_a_torch_observation_that_is_not_finite_is_refused():
     env = TorchEnvironment(Faulty("observation", float("nan")), 2, dtype=torch.float64)
     with pytest.raises(NonFiniteError, match="slide gave an observation"):
-        rollout(env, linear(env).double(), 0)
+        rollout(env, linear(env), 0)
 
 
 # ------------------------------------------------------------------ evaluation
@@ -416,7 +398,7 @@ def test_a_torch_observation_that_is_not_finite_is_refused():
 
 def test_evaluate_counts_exactly_as_many_episodes_as_asked(make):
     env = make(SCRIPTED, 4, kwargs={"length": None})
-    policy = linear(env, Bernoulli)
+    policy = linear(env, Bernoulli, dtype=torch.float32)
     for number, rounds in ((1, 1), (4, 1), (5, 2), (10, 3)):
         seeds = iter(range(100, 200))
         evaluation = evaluate(env, policy, seeds, number)
@@ -427,7 +409,7 @@ def test_evaluate_counts_exactly_as_many_episodes_as_asked(make):
 def test_evaluate_takes_the_last_round_s_episodes_by_index(make):
     """Not the first to end, which would favour short episodes."""
     env = make(SCRIPTED, 4, kwargs={"length": None})
-    policy = linear(env, Bernoulli)
+    policy = linear(env, Bernoulli, dtype=torch.float32)
     torch.manual_seed(0)
     evaluation = evaluate(env, policy, iter((7, 8, 9)), 10)
     torch.manual_seed(0)
@@ -438,7 +420,7 @@ def test_evaluate_takes_the_last_round_s_episodes_by_index(make):
 
 def test_a_deterministic_evaluation_needs_no_noise():
     env = TorchEnvironment(LQR(horizon=5), 3)
-    policy = linear(env)
+    policy = linear(env, dtype=torch.float32)
     first = evaluate(env, policy, iter((1, 2)), 5, deterministic=True)
     assert torch.equal(evaluate(env, policy, iter((1, 2)), 5, deterministic=True).returns, first.returns)
     assert not torch.equal(evaluate(env, policy, iter((1, 2)), 5).returns, first.returns)

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 import torch
 from gymnasium import spaces
-from making import close, flat, gradient, linear
+from making import close, flat, flat_gradient, gradient, linear
 from torch import nn
 
 from scorepath.baselines import BatchMean, TimeMean, Value
@@ -149,7 +149,7 @@ def test_the_entropy_bonus_is_the_mean_over_episodes_of_the_sum_over_valid_steps
     with_bonus = gradient(ScoreFunction("reward_to_go", "none", entropy_coefficient=0.7), policy, episodes)
     entropy = policy(episodes.observations).entropy()
     bonus = (entropy * episodes.valid).sum() / episodes.valid.shape[1]
-    close(with_bonus - without, -0.7 * flat(torch.autograd.grad(bonus, list(policy.parameters()))))
+    close(with_bonus - without, -0.7 * flat_gradient(bonus, policy))
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def exact_gradient(policy, gamma=1.0, trajectories=tuple(REWARDS)):
     for trajectory in trajectories:
         value = sum(gamma**t * reward for t, reward in enumerate(REWARDS[trajectory]))
         objective = objective + value * probability(policy, trajectory)
-    return flat(torch.autograd.grad(objective, list(policy.parameters())))
+    return flat_gradient(objective, policy)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

@@ -3,8 +3,12 @@
 Each test plays real episodes of a small environment, and works the same gradient out by hand.
 """
 
+from functools import partial
+
+import making
 import pytest
 import torch
+from making import flat_gradient
 
 from scorepath.baselines import LeaveOneOut, NoBaseline, SelfCritical
 from scorepath.distributions import Bernoulli, Normal
@@ -17,15 +21,8 @@ from scorepath.update import losses, play, surrogate_loss, weigh
 
 pytestmark = pytest.mark.core
 GAMMA = 0.9
+close = partial(making.close, tolerance=1e-5)
 REINFORCE = ScoreFunction(credit="reward_to_go", normalize_returns="none")
-
-
-def flat_gradient(loss, policy):
-    return torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(policy.parameters()))])
-
-
-def close(actual, expected):
-    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture

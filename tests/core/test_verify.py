@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import pytest
 import scipy.stats
 import torch
-from gymnasium import spaces
+from making import make_policy
 from torch import nn
 
 from scorepath.baselines import AbstractBaseline, BatchMean, NoBaseline, TimeMean, Value
-from scorepath.distributions import Bernoulli, Categorical, Normal, Product
+from scorepath.distributions import Bernoulli, Categorical, Product
 from scorepath.envs.dynamics import (
     LQR,
     BallWithWall,
@@ -53,19 +53,6 @@ ALPHA = 1e-6
 REWARD_TO_GO = ScoreFunction("reward_to_go", "none", discount_steps=True)
 TOTAL_RETURN = ScoreFunction("total_return", "none")
 PATHWISE = Pathwise(window=None)
-
-
-def make_policy(problem, head=None, seed=0, **kwargs):
-    env = problem.env(1)
-    if head is None:
-        head = Categorical if isinstance(env.action_space, spaces.Discrete) else Normal
-    size = env.observation_space.shape[0]
-    policy = Policy(MLP(size, []), head(env.action_space, size, **kwargs)).double()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.normal_(0.0, 0.4, generator=generator)
-    return policy
 
 
 def make_value(problem):

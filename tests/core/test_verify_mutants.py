@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_verify import PATHWISE, REWARD_TO_GO, TOTAL_RETURN, OwnMean, make_policy
+from making import make_policy
+from test_verify import PATHWISE, REWARD_TO_GO, TOTAL_RETURN, OwnMean
 from torch import nn
 
 from scorepath.baselines import NoBaseline, TimeMean, Value

@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 import torch
 from gymnasium import spaces
+from making import close, make_policy
 
 from scorepath.distributions import Bernoulli, Categorical, Normal
 from scorepath.envs.dynamics import (
@@ -32,19 +33,6 @@ from scorepath.verify import LQRProblem, MixedProblem, OneStepProblem, TabularPr
 from scorepath.verify.problem import flatten, parameters_of
 
 
-def make_policy(problem, head=None, hidden=(), **kwargs):
-    """A random one."""
-    env = problem.env(1)
-    if head is None:
-        head = Categorical if isinstance(env.action_space, spaces.Discrete) else Normal
-    torso = MLP(env.observation_space.shape[0], hidden)
-    policy = Policy(torso, head(env.action_space, torso.out_features, **kwargs)).double()
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.normal_(0.0, 0.4)
-    return policy
-
-
 def at(mean, std, head):
     """A head without weights: N(mean, std²)."""
     with torch.no_grad():
@@ -55,10 +43,6 @@ def at(mean, std, head):
 
 def exact(problem, policy, gamma=1.0, last_value=None):
     return float(problem.objective(policy, gamma, last_value).detach())
-
-
-def close(actual, expected, tolerance=1e-9):
-    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
 PROBLEMS = {
