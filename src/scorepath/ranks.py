@@ -6,15 +6,12 @@ that there are several. Alone, everything here hands back what it is given.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from scorepath.types import WITHOUT_TIME, Episodes
-
-_OWN_GRAPH = ("log_probs", "action_nodes")  # of the episodes that this process played: others need none of it
+from scorepath.types import Episodes
 
 
 def world_size() -> int:
@@ -49,21 +46,15 @@ def gather_columns(x: Tensor) -> Tensor:
 def gather_episodes(episodes: Episodes) -> tuple[Episodes, slice]:
     """The episodes of all processes, and which of the columns are the own ones.
 
-    Batches of fewer steps are filled up with steps that are not valid. The own columns keep their graph; `log_probs`
-    and `action_nodes` are left out.
+    Batches of fewer steps are filled up with steps that are not valid. The own columns keep their graph; `log_probs`,
+    which is of use in its own process alone, is left out.
     """
     if not _is_one_of_several():
         return episodes, slice(None)
-    gathered: dict[str, Any] = dict.fromkeys(_OWN_GRAPH)
-    for field in fields(episodes):
-        value = getattr(episodes, field.name)
-        if value is None or field.name in _OWN_GRAPH:
-            continue
-        gather_field = gather if field.name in WITHOUT_TIME else gather_columns
-        gathered[field.name] = gather_field(value)
     number = episodes.rewards.shape[1]
     start = torch.distributed.get_rank() * number
-    return replace(episodes, **gathered), slice(start, start + number)
+    everyone = replace(episodes, log_probs=None).map(gather_columns, gather)
+    return everyone, slice(start, start + number)
 
 
 def mean(values: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The baseline interface: Episodes -> b(o_t), subtracted from the returns to lower the gradient's variance."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar
 
 import torch
@@ -38,14 +38,14 @@ class AbstractBaseline(nn.Module, ABC):
         """How much better than expected each action was, (T, N), detached from the baseline's own parameters."""
         return returns - self(episodes, returns, policy).detach()
 
-    def play(self, env: AbstractEnvironment, policy: Policy, seed: int, gamma: float) -> Tensor | None:
+    def play(self, env: AbstractEnvironment, policy: Policy, seed: int, gamma: float) -> Mapping[str, Tensor]:
         """Plays what the baseline has to see before a batch is collected from resets with the same `seed`.
 
         Returns:
-            `Episodes.greedy_returns` of that batch, or None if nothing was played. The caller seeds torch for it, apart
+            what is added to `Episodes.beside` of that batch, (any, N, ...) each. The caller seeds torch for it, apart
             from the batch: a baseline that shares the noise of the sampled actions depends on them.
         """
-        return None
+        return {}
 
     def last_values(self, episodes: Episodes) -> Tensor | None:
         """V(o_L) of what follows each column's last step, (N,), zero where terminated; None without a value."""

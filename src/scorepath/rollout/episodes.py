@@ -136,7 +136,6 @@ def _collect(policy: Policy, lanes: Lanes, limit: int, graph: bool, rule: Acting
             truncated=truncated,
             last_observations=lanes.last_observations(),
             log_probs=recorded_values[0] if recorded_values else None,
-            action_nodes=tuple(action for _, action in played) if graph else None,
         )
 
 
