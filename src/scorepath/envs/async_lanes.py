@@ -63,7 +63,7 @@ class AsyncLanes(AbstractLanes):
         self._ask(self._seeds)
         return self._workers.observations
 
-    def step(self, actions: np.ndarray) -> Answer:
+    def step(self, actions: np.ndarray, playing: np.ndarray) -> Answer:
         self._steps += 1
         nested = nest(self.action_space, actions) if self._composite else actions
         each = iterate(batch_space(self.action_space, len(self._rows)), nested)

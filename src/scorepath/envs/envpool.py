@@ -67,7 +67,7 @@ class EnvPoolLanes(AbstractLanes):
             answer = self._pool.reset()
         return self._reader.reset(answer)
 
-    def step(self, actions: np.ndarray) -> Answer:
+    def step(self, actions: np.ndarray, playing: np.ndarray) -> Answer:
         return self._reader.step(self._pool.step(actions))[0]
 
     def close(self) -> None:

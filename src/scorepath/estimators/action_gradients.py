@@ -57,7 +57,7 @@ def _single(actions: Tensor) -> list[GradientEdge]:
     stack = actions.grad_fn
     if stack is None or stack.name() != "StackBackward0":
         raise ValueError("Gradients of single actions need the episodes as a rollout with a graph gave them.")
-    return [GradientEdge(node, output) for node, output in stack.next_functions]
+    return [GradientEdge(node, output) for node, output in stack.next_functions if node is not None]
 
 
 def pack(alpha: Tensor, first: Tensor, advantages: Tensor, gamma: float) -> Tensor:

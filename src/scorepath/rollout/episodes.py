@@ -108,7 +108,7 @@ def _collect(policy: Policy, lanes: Lanes, limit: int, graph: bool, rule: Acting
     played: list[tuple[Tensor, ...]] = []  # observations, actions, log_probs (or none)
     rewards, alive, columns, starts = [], [], [], []
     with torch.set_grad_enabled(graph):
-        for steps in range(limit):
+        for _ in range(limit):
             observation = lanes.observation
             alive.append(lanes.alive)
             columns.append(lanes.columns)
@@ -117,7 +117,7 @@ def _collect(policy: Policy, lanes: Lanes, limit: int, graph: bool, rule: Acting
                 dist = policy(observation)
                 action, given = rule(head, dist)
                 recorded = (dist.log_prob(action),) if log_probs else ()
-            paid, go_on = lanes.step(given, steps)
+            paid, go_on = lanes.step(given)
             played.append((observation, action, *recorded))
             rewards.append(paid)
             if not go_on:
