@@ -1,4 +1,4 @@
-"""Signals beyond those of tests/test_resume.py: saving on demand, SLURM, hung environments, sweeps."""
+"""Signals beyond those of tests/app/test_resume.py: saving on demand, SLURM, hung environments, sweeps."""
 
 import json
 import os

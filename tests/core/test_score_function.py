@@ -1,89 +1,42 @@
-"""Estimators: against slow loops, enumeration of every trajectory, and the exact gradient of the LQR."""
+"""The score function: against the textbook's loop, and the enumeration of every episode. Formulas written out."""
 
 import itertools
 from dataclasses import replace
+from functools import cache
 
-import cases
 import pytest
-import scipy.stats
 import torch
 from gymnasium import spaces
+from making import close, flat, gradient, linear
 from torch import nn
 
-from scorepath.baselines import BatchMean, NoBaseline, TimeMean, Value
-from scorepath.distributions import Bernoulli, Categorical, Normal
+from scorepath.baselines import BatchMean, TimeMean, Value
+from scorepath.distributions import Bernoulli, Categorical
 from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
-from scorepath.envs.dynamics import LQR, Pendulum
-from scorepath.estimators import Pathwise, ScoreFunction
+from scorepath.envs.dynamics import LQR
+from scorepath.estimators import ScoreFunction
 from scorepath.policy import MLP, Policy
-from scorepath.rollout import rollout, rollout_windows
+from scorepath.rollout import rollout
 from scorepath.types import Episodes
 from scorepath.update import losses, surrogate_loss
 
-ALPHA = 1e-6  # false-alarm rate of each statistical test here
+pytestmark = pytest.mark.core
 
 PLAIN = ScoreFunction(normalize_returns="none")
 
 
-def linear(env, head=Normal):
-    size = env.observation_space.shape[0]
-    return Policy(MLP(size, []), head(env.action_space, size)).double()
-
-
-def surrogate(estimator, policy, episodes, baseline=None, gamma=1.0):
-    """Loss and metrics, as an update has them."""
-    return surrogate_loss(estimator, NoBaseline() if baseline is None else baseline, policy, episodes, gamma)[:2]
-
-
-def gradient(estimator, policy, episodes, baseline=None, gamma=1.0):
-    loss, _ = surrogate(estimator, policy, episodes, baseline, gamma)
-    return flat(torch.autograd.grad(loss, list(policy.parameters())))
-
-
-def flat(tensors):
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
-
-
-def close(actual, expected, tolerance=1e-10):
-    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
-
-
-def scripted(dtype=torch.float64, number=6, seed=0):
-    """Episodes of different lengths of CartPole, and a random policy."""
-    env = GymnasiumEnvironment("CartPole-v1", number, "sync", max_episode_steps=15)
-    policy = linear(env, Categorical)
-    episodes = rollout(env, policy.float(), seed)
+@cache
+def scripted():
+    """Six episodes of CartPole, of different lengths, and the policy that played them."""
+    env = GymnasiumEnvironment("CartPole-v1", 6, "sync", max_episode_steps=15)
+    policy = linear(env, Categorical, dtype=torch.float32)
+    episodes = rollout(env, policy, 0)
     env.close()
-    fields = {name: getattr(episodes, name) for name in Episodes.__dataclass_fields__}
-    for name in ("observations", "rewards", "last_observations"):
-        fields[name] = fields[name].to(dtype)
-    fields["rewards"] = torch.randn_like(fields["rewards"]) * fields["valid"]  # 1 a step would hide much
-    return Episodes(**fields), policy.to(dtype)
+    rewards = torch.randn(episodes.valid.shape, dtype=torch.float64) * episodes.valid  # 1 a step would hide much
+    return replace(to_double(episodes), rewards=rewards, actions=episodes.actions), policy.double()
 
 
-# ------------------------------------------------------------------ every estimator
-
-
-@pytest.mark.parametrize("case", cases.ESTIMATORS, ids=lambda case: f"{case[0]}-{case[2]}")
-def test_every_estimator_gives_a_scalar_with_a_finite_gradient_and_the_entropy(case):
-    _, make, kwargs = case
-    estimator = make(**kwargs)
-    dynamics = Pendulum(torques=4) if estimator.needs_weights else LQR(horizon=7)
-    env = TorchEnvironment(dynamics, 5, dtype=torch.float64)
-    policy = linear(env, Categorical if estimator.needs_weights else Normal)
-    for episodes in estimator.collect(env, policy, 0):
-        loss, metrics = surrogate(estimator, policy, episodes)
-        assert loss.shape == ()
-        for value in torch.autograd.grad(loss, list(policy.parameters())):
-            assert value.isfinite().all()
-            assert (value != 0).any()
-        with torch.no_grad():
-            expected = policy(episodes.observations[episodes.valid]).entropy().mean()
-        close(metrics["train/entropy"], expected)
-        assert not metrics["train/entropy"].requires_grad
-
-
-# ------------------------------------------------------------------ score function, by loop
+# ------------------------------------------------------------------ by loop
 
 
 @pytest.mark.parametrize("credit", ["reward_to_go", "total_return"])
@@ -205,7 +158,6 @@ def test_the_entropy_bonus_is_the_mean_over_episodes_of_the_sum_over_valid_steps
         (lambda: ScoreFunction(credit="gae"), "credit=gae: use one of reward_to_go, total_return"),
         (lambda: ScoreFunction(normalize_returns="std"), "=std: use one of none, episode, batch, running"),
         (lambda: ScoreFunction("total_return", "episode"), "episode leaves nothing of a total return.*: use credit="),
-        (lambda: Pathwise(window=0), "window=0 must be at least 1"),
     ],
 )
 def test_other_options_are_refused(make, words):
@@ -213,7 +165,7 @@ def test_other_options_are_refused(make, words):
         make()
 
 
-# ------------------------------------------------------------------ score function, by enumeration
+# ------------------------------------------------------------------ by enumeration
 
 REWARDS = {(0,): [1.5], (1, 0): [-0.5, 2.0], (1, 1): [-0.5, 7.0]}  # action 0 at the start ends the episode
 OBSERVATIONS = torch.tensor([[1.0, 0.3], [-0.4, 1.0]], dtype=torch.float64)
@@ -317,141 +269,6 @@ def test_batch_mean_shrinks_the_gradient_by_1_minus_1_over_n(number):
     close(shrunk, (1.0 - 1.0 / number) * exact)
 
 
-# ------------------------------------------------------------------ pathwise
-
-
-def test_pathwise_differentiates_the_mean_of_the_first_returns():
-    env = TorchEnvironment(LQR(horizon=6), 5, dtype=torch.float64)
-    policy = linear(env)
-    (episodes,) = rollout_windows(env, policy, 0, graph=True)
-    discounts = 0.9 ** torch.arange(6, dtype=torch.float64)
-    objective = (discounts @ episodes.rewards).mean()
-    expected = flat(torch.autograd.grad(-objective, list(policy.parameters()), retain_graph=True))
-    loss, _ = surrogate(Pathwise(window=None), policy, episodes, gamma=0.9)
-    close(loss.detach(), -objective.detach())
-    close(flat(torch.autograd.grad(loss, list(policy.parameters()))), expected)
-
-
-@pytest.mark.parametrize("dynamics", [LQR(dim=3, horizon=20), Pendulum()], ids=["lqr", "pendulum"])
-@pytest.mark.parametrize("bootstrap", [False, True])
-def test_pathwise_has_the_gradient_of_finite_differences_at_fixed_noise(dynamics, bootstrap):
-    """Of the first window's loss, with the value network at its end or without."""
-    env = TorchEnvironment(dynamics, 4, dtype=torch.float64)
-    policy = linear(env)
-    size = env.observation_space.shape
-    baseline = Value(size, lambda parameters: torch.optim.SGD(parameters, 0.1), (8,)).double() if bootstrap else None
-    estimator = Pathwise(window=5)
-
-    def loss():
-        torch.manual_seed(0)
-        window = next(rollout_windows(env, policy, 3, window=estimator.window, graph=True))
-        return surrogate(estimator, policy, window, baseline, gamma=0.95)[0]
-
-    for parameter in policy.parameters():
-        (analytic,) = torch.autograd.grad(loss(), parameter)
-        assert (analytic != 0).any()
-        for index in range(parameter.numel()):
-            values = []
-            for step in (1e-5, -1e-5):
-                parameter.data.view(-1)[index] += step
-                values.append(loss().item())
-                parameter.data.view(-1)[index] -= step
-            assert float(analytic.view(-1)[index]) == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-5, abs=1e-7)
-
-
-def test_pathwise_reaches_the_policy_through_the_bootstrap():
-    """With rewards left out, what remains is the value of the window's last observation."""
-    env = TorchEnvironment(LQR(horizon=20), 4, dtype=torch.float64)
-    policy = linear(env)
-    value = Value((2,), lambda parameters: torch.optim.SGD(parameters, 0.1), (8,)).double()
-    estimator = Pathwise(window=3)
-    window = next(rollout_windows(env, policy, 0, window=3, graph=True))
-    last = value.last_values(window)
-    returns = estimator.returns(window, 0.9, last)
-    discounts = 0.9 ** torch.arange(3, dtype=torch.float64)
-    close(returns[0], discounts @ window.rewards + 0.9**3 * last)
-    (through,) = torch.autograd.grad(last.sum(), [policy.head.mean.weight])
-    assert (through != 0).all()
-
-
-@pytest.mark.parametrize("bootstrap", [False, True])
-def test_pathwise_refuses_rewards_without_a_graph(bootstrap):
-    """Also where a value network brings a graph of its own, which leads nowhere."""
-    env = TorchEnvironment(LQR(horizon=3), 2, dtype=torch.float64)
-    policy = linear(env)
-    baseline = Value((2,), lambda parameters: torch.optim.SGD(parameters, 0.1), (4,)).double() if bootstrap else None
-    episodes = rollout(env, policy, 0)
-    with pytest.raises(ValueError, match=r"needs rewards with a graph.*rsample"):
-        surrogate(Pathwise(), policy, episodes, baseline)
-
-
-# ------------------------------------------------------------------ both, against the exact gradient of the LQR
-
-BATCHES, NUMBER, HORIZON = 80, 2000, 6
-
-
-def exact_lqr(lqr, policy):
-    """∇ of the expected cost in (weight, bias, log_std) order of the head; u = W x + b + σ ε, and b = 0."""
-    gain = (-policy.head.mean.weight).detach().requires_grad_()
-    log_std = policy.head.log_std.detach().clone().requires_grad_()
-    cost = lqr.policy_cost(gain, log_std.exp())
-    by_gain, by_log_std = torch.autograd.grad(cost, (gain, log_std))
-    by_name = {
-        "head.mean.weight": -by_gain,
-        "head.mean.bias": torch.zeros(len(log_std), dtype=torch.float64),  # start states are symmetric
-        "head.log_std": by_log_std,
-    }
-    return flat([by_name[name] for name, _ in policy.named_parameters()])
-
-
-@pytest.mark.parametrize("dim", [1, 3])
-@pytest.mark.parametrize(
-    ("estimator", "make_baseline"),
-    [
-        (Pathwise(window=None), NoBaseline),
-        (PLAIN, NoBaseline),
-        (ScoreFunction("total_return", "none"), NoBaseline),
-        (PLAIN, TimeMean),
-    ],
-    ids=["pathwise", "score_function", "total_return", "time_mean"],
-)
-def test_the_mean_gradient_is_the_exact_gradient_of_the_lqr(estimator, make_baseline, dim):
-    """z-test of every entry over 80 batches of 2,000 episodes; the surrogate's gradient is that of the cost."""
-    lqr = LQR(dim=dim, horizon=HORIZON, dt=0.3)
-    env = TorchEnvironment(lqr, NUMBER, dtype=torch.float64)
-    policy = linear(env)
-    with torch.no_grad():
-        policy.head.mean.weight.copy_(torch.cat((-0.5 * torch.eye(dim), -0.8 * torch.eye(dim)), dim=1))
-        policy.head.mean.weight.add_(0.1 * torch.randn(dim, 2 * dim))
-        policy.head.mean.bias.zero_()
-        policy.head.log_std.fill_(-0.3)
-    exact = exact_lqr(lqr, policy)
-    estimates = []
-    for seed in range(BATCHES):
-        (episodes,) = rollout_windows(env, policy, seed, graph=estimator.needs_graph)
-        estimates.append(gradient(estimator, policy, episodes, make_baseline()))
-    table = torch.stack(estimates)
-    error = table.std(dim=0) / BATCHES**0.5
-    assert float(error.norm() / exact.norm()) < 0.1  # the test has power
-    z = (table.mean(dim=0) - exact) / error
-    assert float(z.abs().max()) < scipy.stats.t.isf(ALPHA / 2, BATCHES - 1)
-
-
-def test_pathwise_has_the_lower_variance_in_the_lqr():
-    """Why one would use it: at least 10 times lower here, of the same gradient and from as many episodes."""
-    lqr = LQR(horizon=HORIZON, dt=0.3)
-    env = TorchEnvironment(lqr, NUMBER, dtype=torch.float64)
-    policy = linear(env)
-    variances = []
-    for estimator in (Pathwise(window=None), PLAIN):
-        table = [
-            gradient(estimator, policy, next(rollout_windows(env, policy, seed, graph=estimator.needs_graph)))
-            for seed in range(20)
-        ]
-        variances.append(float(torch.stack(table).var(dim=0).sum()))
-    assert variances[1] > 10.0 * variances[0]
-
-
 # ------------------------------------------------------------------ ways to compute one gradient
 
 
@@ -490,7 +307,7 @@ def test_log_probs_of_the_rollout_are_those_of_a_second_pass():
 )
 def test_log_probs_are_kept_if_told_or_if_that_is_fast_and_fits(option, number, horizon, kept):
     env = TorchEnvironment(Quitting(horizon), number)
-    (episodes,) = ScoreFunction(log_probs=option).collect(env, linear_policy(env), 0)
+    (episodes,) = ScoreFunction(log_probs=option).collect(env, linear(env, dtype=torch.float32), 0)
     assert (episodes.log_probs is not None) == kept
 
 
@@ -509,11 +326,6 @@ class Quitting(LQR):
 
 def test_an_entropy_bonus_leaves_it_to_a_second_pass():
     assert ScoreFunction(entropy_coefficient=0.1).log_probs == "again"
-
-
-def linear_policy(env):
-    size = env.observation_space.shape[0]
-    return Policy(MLP(size, []), Normal(env.action_space, size))
 
 
 def test_an_entropy_bonus_needs_a_second_pass():
@@ -536,18 +348,10 @@ def test_the_parts_of_a_loss_add_up_to_it(chunk, entropy_coefficient):
     torch.testing.assert_close(sum(metrics["train/entropy"] for _, metrics in parts), whole.metrics["train/entropy"])
     for loss, _ in parts:
         loss.backward()
-    for parameter, gradient in zip(parameters, expected, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-10, atol=1e-12)
+    for parameter, whole_gradient in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, whole_gradient, rtol=1e-10, atol=1e-12)
 
 
 def to_double(episodes):
     changed = {name: getattr(episodes, name).double() for name in ("observations", "actions", "rewards")}
     return replace(episodes, **changed, last_observations=episodes.last_observations.double())
-
-
-def test_a_loss_with_a_graph_through_the_rollout_is_one_part():
-    env = TorchEnvironment(LQR(horizon=4), 6)
-    policy = linear_policy(env)
-    (episodes,) = rollout_windows(env, policy, 0, graph=True)
-    weights = Pathwise(None).returns(episodes, 0.9, None)
-    assert len(list(losses(Pathwise(None), policy, episodes, weights, 0.9, 1))) == 1

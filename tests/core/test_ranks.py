@@ -15,7 +15,7 @@ from scorepath.ranks import gather, gather_columns, mean, world_size
 def results(tmp_path_factory):
     """Of rank 0, of rank 1, and of one process with the whole batch: {combination: {name: tensor}} each."""
     folder = tmp_path_factory.mktemp("ranks")
-    script = str(Path(__file__).with_name("two_processes.py"))
+    script = str(Path(__file__).parents[1] / "two_processes.py")
     processes = [
         subprocess.Popen(
             [sys.executable, script, str(folder), rank], env=environment(), stderr=subprocess.PIPE, text=True

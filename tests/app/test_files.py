@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import PATIENCE, environment, machine, train
+from helpers import PATIENCE, ROOT, environment, machine, train
 from lightning.pytorch.utilities import rank_zero_only
 
 from scorepath.errors import ConfigError, OutputError
@@ -32,7 +32,6 @@ from scorepath.run.files import partial_of, replacing, write_bytes, write_text
 from scorepath.run.lock import locked
 from scorepath.run.recording import write_video
 
-ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "src" / "scorepath").rglob("*.py"))
 
 # ------------------------------------------------------------------ written whole
