@@ -57,7 +57,7 @@ def played(columns):
         rewards=own.rewards[rows],
         valid=own.valid[rows],
         # greedy episodes have lengths of their own
-        beside={"greedy_returns": greedy[: 5 if columns.start else 7, columns]},
+        extras={"greedy_returns": greedy[: 5 if columns.start else 7, columns]},
     )
     return policy, own
 

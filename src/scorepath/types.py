@@ -36,8 +36,8 @@ class Episodes:
     truncated: Tensor  # (N,) bool: cut short by a time limit, so the value of what follows is not zero
     last_observations: Tensor  # (N, *O): what was observed after the last valid step
     log_probs: Tensor | None = None  # (T, N), if the rollout recorded them
-    # what the estimator or the baseline recorded beside, by names of its own, (any, N, ...) each
-    beside: Mapping[str, Tensor] = field(default_factory=dict)
+    # what the estimator or the baseline recorded as well, by names of its own, (any, N, ...) each
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         time, number = self.rewards.shape
@@ -54,8 +54,8 @@ class Episodes:
         }
         if self.log_probs is not None:
             expected["log_probs"] = (self.log_probs.shape, (time, number))
-        for name, values in self.beside.items():
-            expected[f"beside[{name!r}]"] = (values.shape[1:2], (number,))
+        for name, values in self.extras.items():
+            expected[f"extras[{name!r}]"] = (values.shape[1:2], (number,))
         for name, (shape, wanted) in expected.items():
             if tuple(shape) != tuple(wanted):
                 raise ValueError(f"Episodes.{name} leads with {tuple(shape)}, but rewards (T, N) ask for {wanted}.")
@@ -70,10 +70,10 @@ class Episodes:
 
     def map(self, by_time: Callable[[Tensor], Tensor], by_episode: Callable[[Tensor], Tensor]) -> "Episodes":
         """Episodes of which everything (T, N, ...) went through the first function, and (N, ...) through the second."""
-        changed: dict[str, Any] = {"beside": {name: by_time(values) for name, values in self.beside.items()}}
-        for name in (known.name for known in fields(self) if known.name != "beside"):
+        changed: dict[str, Any] = {"extras": {name: by_time(values) for name, values in self.extras.items()}}
+        for name in (known.name for known in fields(self)):
             values = getattr(self, name)
-            if values is not None:
+            if isinstance(values, Tensor):
                 changed[name] = by_episode(values) if name in _WITHOUT_TIME else by_time(values)
         return replace(self, **changed)
 

@@ -55,7 +55,7 @@ def episodes(lengths=LENGTHS, terminated=(True, False, True), shape=(3,), dtype=
         terminated=terminated,
         truncated=~terminated,
         last_observations=torch.randn(number, *shape, dtype=dtype),
-        beside={"greedy_returns": torch.randn(time + 1, number, dtype=dtype)},
+        extras={"greedy_returns": torch.randn(time + 1, number, dtype=dtype)},
     )
 
 
@@ -297,17 +297,17 @@ def test_self_critical_plays_the_deterministic_policy_from_the_same_resets(gamma
 def test_self_critical_compares_the_same_times_or_whole_returns():
     """The greedy episodes last 6 steps, those of the batch 5; and the other way round."""
     batch = episodes()
-    greedy = batch.beside["greedy_returns"]
+    greedy = batch.extras["greedy_returns"]
     assert torch.equal(of(SelfCritical(), batch, batch.rewards), greedy[:5])
     whole = SelfCritical(per_step=False)
     assert torch.equal(of(whole, batch, batch.rewards), greedy[:1].expand(5, 3))
-    short = replace(batch, beside={"greedy_returns": greedy[:2]})
+    short = replace(batch, extras={"greedy_returns": greedy[:2]})
     expected = torch.cat((greedy[:2], torch.zeros(3, 3)))
     assert torch.equal(of(SelfCritical(), short, batch.rewards), expected)
 
 
 def test_self_critical_says_what_it_misses():
-    batch = replace(episodes(), beside={})
+    batch = replace(episodes(), extras={})
     with pytest.raises(ValueError, match=r"what its play\(\) adds"):
         of(SelfCritical(), batch, batch.rewards)
 
@@ -375,7 +375,7 @@ def test_the_greedy_episode_shares_no_noise_with_the_sampled_actions():
     trainer = pl.Trainer(max_epochs=-1, max_steps=1, limit_val_batches=0, accelerator="cpu", **silent)
     trainer.fit(module)
     (batch,) = seen
-    greedy = batch.beside["greedy_returns"]
+    greedy = batch.extras["greedy_returns"]
     assert greedy.shape == (1, 10_000)
     assert abs(correlation(greedy[0], batch.actions[0])) < 4.9 / 10_000**0.5
     assert 0.4 < float(greedy.mean()) < 0.6

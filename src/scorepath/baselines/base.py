@@ -42,7 +42,7 @@ class AbstractBaseline(nn.Module, ABC):
         """Plays what the baseline has to see before a batch is collected from resets with the same `seed`.
 
         Returns:
-            what is added to `Episodes.beside` of that batch, (any, N, ...) each. The caller seeds torch for it, apart
+            what is added to `Episodes.extras` of that batch, (any, N, ...) each. The caller seeds torch for it, apart
             from the batch: a baseline that shares the noise of the sampled actions depends on them.
         """
         return {}

@@ -41,9 +41,9 @@ class SelfCritical(AbstractBaseline):
         return {"greedy_returns": reward_to_go(greedy.rewards, greedy.is_last, gamma)}
 
     def forward(self, episodes: Episodes, returns: Tensor, policy: Policy) -> Tensor:
-        greedy = episodes.beside.get("greedy_returns")
+        greedy = episodes.extras.get("greedy_returns")
         if greedy is None:
-            raise ValueError("The self_critical baseline needs what its play() adds to Episodes.beside.")
+            raise ValueError("The self_critical baseline needs what its play() adds to Episodes.extras.")
         if not self.per_step:
             return greedy[:1].to(returns.dtype).expand_as(returns)
         baseline = torch.zeros_like(returns)

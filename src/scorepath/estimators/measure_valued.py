@@ -43,7 +43,7 @@ class MeasureValued(AbstractEstimator):
 
     def weigh(self, policy: Policy, episodes: Episodes, advantages: Tensor, gamma: float) -> Tensor:
         """The factor of each parameter's gradient, (T, N, P)."""
-        rewards = episodes.beside.get("branch_rewards")
+        rewards = episodes.extras.get("branch_rewards")
         if rewards is None:
             raise ValueError("The measure-valued derivative needs the branches of its own `collect`.")
         later = discounts(rewards.shape[-1], gamma).squeeze(-1).to(rewards)
@@ -107,7 +107,7 @@ def branched_episodes(env: AbstractEnvironment, policy: Policy, seed: int) -> Ep
         terminated=terminated[:number],
         truncated=truncated[:number],
         last_observations=positive.observation[:number],
-        beside={"branch_rewards": _by_start(torch.stack(constants), differences)},
+        extras={"branch_rewards": _by_start(torch.stack(constants), differences)},
     )
     check_finite(env, episodes, len(rewards))
     return episodes
