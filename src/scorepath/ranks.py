@@ -75,8 +75,8 @@ def mean_metrics(windows: Sequence[Mapping[str, Tensor]], device: torch.device) 
 
 @contextmanager
 def same_random_numbers(make_seed: Callable[[], int]) -> Iterator[None]:
-    """In all processes, for what each of them does with the episodes of all; alone, torch's numbers go on as ever and
-    no seed is made.
+    """In all processes, for what each of them does with the episodes of all. One process alone uses torch's generator as
+    it is, and makes no seed.
     """
     if not _is_one_of_several():
         yield
@@ -87,7 +87,7 @@ def same_random_numbers(make_seed: Callable[[], int]) -> Iterator[None]:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Has all processes go on with the mean of their gradients."""
+    """Replaces the gradients of each process by their mean over all."""
     if not _is_one_of_several():
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]

@@ -15,7 +15,7 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class AbstractBaseline(nn.Module, ABC):
-    """b(o_t) for every step of a batch, detached from the policy by whoever subtracts it.
+    """b(o_t) for every step of a batch, detached from the policy where it is subtracted.
 
     Of the score function, the expected gradient stays what it is if b does not depend on the action it is subtracted
     from, for E[∇ log π(a | o)] = 0. What a baseline keeps between updates is a parameter or a buffer, and saved.
@@ -26,8 +26,8 @@ class AbstractBaseline(nn.Module, ABC):
     needs_same_starts: ClassVar[bool] = False  # plays the batch's episodes from their starts another time
 
     min_episodes: int = 1  # of a batch
-    # all that makes subtracting it change the expected gradient, in a few words each; that a V(o) stands for what
-    # follows a truncation is not said here, for it is so of every one
+    # all that makes subtracting it change the expected gradient, in a few words each; that a V(o) replaces what
+    # follows a truncation is not named here, since that is so for every V(o)
     bias: tuple[str, ...] = ()
 
     @abstractmethod

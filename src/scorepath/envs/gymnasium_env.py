@@ -106,7 +106,7 @@ class GymnasiumEnvironment(AbstractEnvironment):
             self.reward_range = (float(reward_range[0]), float(reward_range[1]))
         self.num_episodes, self.num_lanes = num_episodes, number
         self.irreproducible = self.lanes.irreproducible
-        # not `number`: a probe of one environment stands for as many as the run has
+        # not `number`: one environment may be built to learn what the run's many are like
         self.repeatable_starts = 0 if self.irreproducible else workers or math.inf
         self.can_narrow = self.lanes.can_narrow and number == num_episodes  # else lanes begin other episodes
         self._device = torch.device(device)

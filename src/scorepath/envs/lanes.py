@@ -77,7 +77,7 @@ class VectorLanes(AbstractGymnasiumLanes):
 
     `metadata["autoreset_mode"]` says which (farama.org/Vector-Autoreset-Mode). NEXT_STEP spends a step on the reset.
     SAME_STEP has begun the next episode when it says that one has ended, and puts the last observation in the infos.
-    DISABLED must be told to begin others, for none may be stepped beyond its end. None is assumed where the mode is
+    DISABLED begins others only on request, and none may be stepped beyond its end. No mode is assumed where it is
     missing: under a wrong one, values would be bootstrapped from another episode's start without a word.
 
     Raises:
@@ -125,8 +125,8 @@ class VectorLanes(AbstractGymnasiumLanes):
         shown = self._reader.reset(self._vector.reset(options={"reset_mask": self._ended.copy()}))
         if not np.array_equal(shown[~self._ended], before, equal_nan=True):
             raise ScorepathError(
-                f"{self._name} says that whoever steps it begins the next episodes (autoreset_mode "
-                'DISABLED), but reset(options={"reset_mask": ...}) has changed observations of episodes that go on: '
+                f"{self._name} says that its caller begins the next episodes (autoreset_mode "
+                'DISABLED), but reset(options={"reset_mask": ...}) has changed observations of running episodes: '
                 "correct the environment, or use env.vectorization=sync."
             )
 
@@ -139,8 +139,8 @@ def _autoreset_mode(name: str, vector: gym.vector.VectorEnv) -> AutoresetMode:
         found = "does not say" if mode is None else f"says {short(mode)!r}"
         raise ConfigError(
             f"env.id={name} {found} in metadata['autoreset_mode'] when its next episodes begin, so that the last "
-            "observation of an episode cannot be told from the first of the next: have the vector environment set it "
-            "to a gymnasium.vector.AutoresetMode, or use env.vectorization=sync."
+            "observation of an episode cannot be distinguished from the first of the next: have the vector environment "
+            "set it to a gymnasium.vector.AutoresetMode, or use env.vectorization=sync."
         ) from error
 
 

@@ -35,7 +35,7 @@ class AbstractEstimator(nn.Module, ABC):
     baselines: ClassVar[Literal["any", "value", "none"]] = "any"  # `value`: none, or a V(o) to bootstrap with
     min_episodes: ClassVar[int] = 1  # of a batch
     whole_returns: bool = False  # weighs each action with its whole episode's return
-    bootstraps: bool = True  # a V(o) of the baseline stands for what follows a truncation
+    bootstraps: bool = True  # a V(o) of the baseline replaces what follows a truncation
     accept_discontinuities: bool = False  # run also where a derivative of one path misses jumps
     remedy_for_discontinuities: ClassVar[str] = "accept the bias with estimator.accept_discontinuities=true"
     window: int | None = None  # env steps between optimizer steps; None is the whole episode

@@ -61,7 +61,7 @@ def rollout_windows(
 
     Yields:
         Episodes of at most `window` rows. A column whose episode ended in an earlier window has no valid step. One
-        whose episode goes on is neither terminated nor truncated.
+        whose episode continues is neither terminated nor truncated.
     """
     rule = _rule(graph, deterministic) if rule is None else rule
     return windows_from(env, policy, env.reset(seed), window=window, graph=graph, rule=rule)
@@ -97,8 +97,8 @@ def windows_from(
             lanes.observation = lanes.observation.detach()
         if window is None and lanes.any_plays():
             raise ScorepathError(
-                f"{env.name} goes on after its max_episode_steps={env.max_episode_steps}: correct the environment, or "
-                "use env.workers=null, under which a limit is kept to for it."
+                f"{env.name} continues after its max_episode_steps={env.max_episode_steps}: correct the environment, "
+                "or use env.workers=null, where the limit is applied for it."
             )
 
 
