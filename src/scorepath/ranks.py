@@ -75,8 +75,8 @@ def mean_metrics(windows: Sequence[Mapping[str, Tensor]], device: torch.device) 
 
 @contextmanager
 def same_random_numbers(make_seed: Callable[[], int]) -> Iterator[None]:
-    """In all processes, for what each of them does with the episodes of all. One process alone uses torch's generator as
-    it is, and makes no seed.
+    """In all processes, for what each of them does with the episodes of all. One process alone uses torch's generator
+    as it is, and makes no seed.
     """
     if not _is_one_of_several():
         yield
