@@ -261,7 +261,7 @@ MUTANTS = (
     Mutant(
         "serial_lanes_step_past_the_end",
         "envs/lanes.py",
-        "if not self._ended[lane]:",
+        "if playing[lane]:",
         "if True:",
         "test_envs.py::test_an_environment_whose_episode_has_ended_is_not_stepped_by_sync",
     ),
@@ -930,11 +930,25 @@ MUTANTS = (
     ),
     # ------------------------------------------------------------------ of issue R, point 8
     Mutant(
-        "nan_check_forgets_truncations",
+        "nan_check_looks_past_the_end",
         "envs/gymnasium_env.py",
-        "self._ended |= terminated | truncated",
-        "self._ended |= terminated",
+        ".all(axis=1) & looked_at",
+        ".all(axis=1)",
         "test_envs.py::test_bad_values_after_an_episode_s_end_are_not_looked_at",
+    ),
+    Mutant(
+        "rollout_does_not_say_who_plays",
+        "rollout/lanes.py",
+        "step = self.env.step(given, self._playing())",
+        "step = self.env.step(given)",
+        "test_rollout.py::test_a_rollout_is_the_plain_gymnasium_loop_of_its_seeds_and_actions",
+    ),
+    Mutant(
+        "nan_check_forgets_who_begins",
+        "rollout/lanes.py",
+        "return self.alive | self._resetting if self._resets else self.alive",
+        "return self.alive",
+        "test_lanes.py::test_a_bad_first_observation_of_a_later_episode_is_refused",
     ),
     Mutant(
         "gamma_close_to_1_has_no_label",

@@ -56,7 +56,8 @@ def played(columns):
         actions=own.actions[rows],
         rewards=own.rewards[rows],
         valid=own.valid[rows],
-        greedy_returns=greedy[: 5 if columns.start else 7, columns],  # greedy episodes have lengths of their own
+        # greedy episodes have lengths of their own
+        extras={"greedy_returns": greedy[: 5 if columns.start else 7, columns]},
     )
     return policy, own
 

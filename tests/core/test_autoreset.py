@@ -113,7 +113,7 @@ def test_saying_another_mode_than_its_own_is_found():
 
 
 def test_a_reset_of_all_episodes_instead_of_those_of_the_mask_is_found():
-    with pytest.raises(ScorepathError, match=r"DISABLED.*reset_mask.*has changed observations of episodes that go on"):
+    with pytest.raises(ScorepathError, match=r"DISABLED.*reset_mask.*has changed observations of running episodes"):
         batch(mode="Disabled", resets_all=True)
 
 

@@ -55,7 +55,7 @@ def episodes(lengths=LENGTHS, terminated=(True, False, True), shape=(3,), dtype=
         terminated=terminated,
         truncated=~terminated,
         last_observations=torch.randn(number, *shape, dtype=dtype),
-        greedy_returns=torch.randn(time + 1, number, dtype=dtype),
+        extras={"greedy_returns": torch.randn(time + 1, number, dtype=dtype)},
     )
 
 
@@ -286,7 +286,7 @@ def test_the_optimal_constant_of_others_without_a_gradient_is_zero():
 def test_self_critical_plays_the_deterministic_policy_from_the_same_resets(gamma):
     env = GymnasiumEnvironment("CartPole-v1", 4, "sync")
     policy = Policy(MLP(4, []), Bernoulli(env.action_space, 4))
-    greedy = SelfCritical().play(env, policy, 7, gamma)
+    greedy = SelfCritical().play(env, policy, 7, gamma)["greedy_returns"]
     for n, length in enumerate(rollout(env, policy, 7, deterministic=True).lengths.tolist()):
         expected = [sum(gamma**k for k in range(length - t)) for t in range(length)]
         assert greedy[:length, n].tolist() == pytest.approx(expected, rel=1e-5)
@@ -297,18 +297,18 @@ def test_self_critical_plays_the_deterministic_policy_from_the_same_resets(gamma
 def test_self_critical_compares_the_same_times_or_whole_returns():
     """The greedy episodes last 6 steps, those of the batch 5; and the other way round."""
     batch = episodes()
-    greedy = batch.greedy_returns
+    greedy = batch.extras["greedy_returns"]
     assert torch.equal(of(SelfCritical(), batch, batch.rewards), greedy[:5])
     whole = SelfCritical(per_step=False)
     assert torch.equal(of(whole, batch, batch.rewards), greedy[:1].expand(5, 3))
-    short = replace(batch, greedy_returns=greedy[:2])
+    short = replace(batch, extras={"greedy_returns": greedy[:2]})
     expected = torch.cat((greedy[:2], torch.zeros(3, 3)))
     assert torch.equal(of(SelfCritical(), short, batch.rewards), expected)
 
 
 def test_self_critical_says_what_it_misses():
-    batch = replace(episodes(), greedy_returns=None)
-    with pytest.raises(ValueError, match=r"needs Episodes\.greedy_returns"):
+    batch = replace(episodes(), extras={})
+    with pytest.raises(ValueError, match=r"what its play\(\) adds"):
         of(SelfCritical(), batch, batch.rewards)
 
 
@@ -375,13 +375,14 @@ def test_the_greedy_episode_shares_no_noise_with_the_sampled_actions():
     trainer = pl.Trainer(max_epochs=-1, max_steps=1, limit_val_batches=0, accelerator="cpu", **silent)
     trainer.fit(module)
     (batch,) = seen
-    assert batch.greedy_returns.shape == (1, 10_000)
-    assert abs(correlation(batch.greedy_returns[0], batch.actions[0])) < 4.9 / 10_000**0.5
-    assert 0.4 < float(batch.greedy_returns.mean()) < 0.6
+    greedy = batch.extras["greedy_returns"]
+    assert greedy.shape == (1, 10_000)
+    assert abs(correlation(greedy[0], batch.actions[0])) < 4.9 / 10_000**0.5
+    assert 0.4 < float(greedy.mean()) < 0.6
 
     env, policy = module.make_env("cpu"), module.policy
     torch.manual_seed(0)
-    greedy = module.baseline.play(env, policy, 0, 1.0)
+    greedy = module.baseline.play(env, policy, 0, 1.0)["greedy_returns"]
     torch.manual_seed(0)
     assert abs(correlation(greedy[0], rollout(env, policy, 0).actions[0])) > 0.3
 

@@ -107,7 +107,7 @@ def batch_of(problem, paths, policy, gamma):
         terminated=~truncated,
         truncated=truncated,
         last_observations=observations([STATES - 1] * len(paths)),
-        greedy_returns=torch.tensor([greedy[path.reset] for path in paths], dtype=torch.float64).T,
+        extras={"greedy_returns": torch.tensor([greedy[path.reset] for path in paths], dtype=torch.float64).T},
     )
 
 

@@ -291,8 +291,10 @@ def test_whole_batch_and_sync_give_the_same_shapes_and_dtypes(make, vectorizatio
 def play(env, seed, actions):
     """Observations and rewards of a fixed sequence of actions (T, N)."""
     observations, rewards = [env.reset(seed)], []
+    playing = torch.ones(len(observations[0]), dtype=torch.bool)
     for action in actions:
-        step = env.step(action)
+        step = env.step(action, playing)
+        playing &= ~(step.terminated | step.truncated)
         observations.append(step.observations)
         rewards.append(step.rewards)
     return torch.stack(observations), torch.stack(rewards)
@@ -425,7 +427,7 @@ def test_a_value_that_is_not_finite_names_seed_step_and_action(make, what, bad):
     for _ in range(2):
         env.step(actions)
     seed = split_seed(77, 3)[0]
-    with pytest.raises(NonFiniteError, match=rf"gave a {what} .* at step 3 after action 1 of .*seed {seed}:"):
+    with pytest.raises(NonFiniteError, match=rf"gave an? {what} .* at step 3 after action 1 of .*seed {seed}:"):
         env.step(actions)
 
 
@@ -433,12 +435,11 @@ def test_the_episode_named_is_the_bad_one(make):
     """Rows end after 1..12 steps; only those that live to step 9 can go bad."""
     env = make(SCRIPTED, 8, kwargs={"length": None, "bad_reward": 9})
     env.reset(0)
-    ended = torch.zeros(8, dtype=torch.bool)
+    playing = torch.ones(8, dtype=torch.bool)
     with pytest.raises(NonFiniteError, match="step 9") as error:
         for _ in range(9):
-            step = env.step(torch.zeros(8, dtype=torch.long))
-            ended |= step.terminated
-    survivor = int((~ended).nonzero()[0])
+            playing &= ~env.step(torch.zeros(8, dtype=torch.long), playing).terminated
+    survivor = int(playing.nonzero()[0])
     assert survivor > 0
     assert str(split_seed(0, 8)[survivor]) in str(error.value)
 
@@ -471,16 +472,18 @@ def test_bad_values_after_an_episode_s_end_are_not_looked_at(make, truncates):
     """However it ended."""
     env = make(SCRIPTED, 2, "async", kwargs={"length": 2, "truncates": truncates, "bad_after_first_episode": True})
     env.reset(0)
+    playing = torch.ones(2, dtype=torch.bool)
     for _ in range(6):
-        step = env.step(torch.tensor([0, 1]))
+        step = env.step(torch.tensor([0, 1]), playing)
+        playing &= ~(step.terminated | step.truncated)
     assert step.observations.isnan().any()
 
 
 def test_an_environment_whose_episode_has_ended_is_not_stepped_by_sync(make):
     env = make(SCRIPTED, 2, "sync", kwargs={"length": 2, "bad_after_first_episode": True})
     env.reset(0)
-    for step in (env.step(torch.tensor([0, 1])) for _ in range(6)):
-        last = step
+    for playing in (True, True, False, False):
+        last = env.step(torch.tensor([0, 1]), torch.tensor([playing, playing]))
     assert last.observations[:, 0].tolist() == [2, 2]
     assert last.rewards.tolist() == [0, 0]
     assert not (last.terminated | last.truncated).any()

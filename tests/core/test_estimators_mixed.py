@@ -23,7 +23,7 @@ from scorepath.estimators.alpha_order import confidence_radius, inverse_variance
 from scorepath.estimators.ddcg import is_smooth
 from scorepath.policy import MLP, Policy
 from scorepath.returns import reward_to_go
-from scorepath.rollout import rollout, rollout_windows
+from scorepath.rollout import rollout_windows
 from scorepath.update import surrogate_loss
 
 ALPHA = 1e-6  # false-alarm rate of each statistical test here
@@ -237,9 +237,9 @@ def test_action_gradients_are_total_derivatives():
     close(given.zeroth, -(powers * advantages.detach()).unsqueeze(-1) * slopes)
 
 
-def test_action_gradients_need_the_nodes_and_a_graph():
+def test_action_gradients_need_the_stack_of_actions_and_a_graph():
     policy, episodes = played(LQR(horizon=3), 2)
-    with pytest.raises(ValueError, match="action_nodes"):
+    with pytest.raises(ValueError, match="as a rollout with a graph gave them"):
         action_gradients(policy, episodes.select(slice(0, 2)), torch.zeros(3, 2), 1.0)
     for estimator in MIXES:
         with pytest.raises(ValueError, match="needs rewards with a graph"):
@@ -427,12 +427,3 @@ def test_their_parts_are_unbiased_there(estimator):
 def test_other_options_are_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()
-
-
-def test_a_rollout_without_a_graph_has_no_nodes():
-    env = TorchEnvironment(LQR(horizon=3), 2, dtype=torch.float64)
-    policy = linear(env, spread=0.3)
-    assert rollout(env, policy, 0).action_nodes is None
-    for episodes in rollout_windows(env, policy, 0, window=2, graph=True):
-        assert len(episodes.action_nodes) == len(episodes.rewards)
-        assert torch.equal(torch.stack(episodes.action_nodes), episodes.actions)

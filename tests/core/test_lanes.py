@@ -9,7 +9,7 @@ import torch
 from scorepath.distributions import Bernoulli, Normal
 from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
 from scorepath.envs.dynamics import AbstractDynamics
-from scorepath.errors import ConfigError
+from scorepath.errors import ConfigError, NonFiniteError
 from scorepath.policy import MLP, Policy
 from scorepath.rollout import lanes, rollout
 from scorepath.types import Episodes
@@ -67,10 +67,10 @@ def played(env, policy, seed=0, **options) -> tuple[Episodes, int]:
     computed = 0
     step = env.step
 
-    def counted(actions):
+    def counted(actions, playing=None):
         nonlocal computed
         computed += len(actions)
-        return step(actions)
+        return step(actions, playing)
 
     env.step = counted
     try:
@@ -207,6 +207,13 @@ def test_workers_that_end_are_few(make):
     episodes, computed = played(env, leaning(env))
     resets = 200 - 4
     assert episodes.env_steps + resets >= 0.95 * computed
+
+
+def test_a_bad_first_observation_of_a_later_episode_is_refused(make):
+    """The answer to the step that begins it, while another lane plays on."""
+    env = make(SCRIPTED, 9, "async", workers=2, kwargs={"length": None, "bad_after_first_episode": True})
+    with pytest.raises(NonFiniteError, match="gave an observation that is not finite"):
+        rollout(env, leaning(env), 0)
 
 
 @pytest.mark.parametrize(

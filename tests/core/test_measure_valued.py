@@ -162,7 +162,7 @@ def test_nothing_differs_between_branches_where_actions_do_not_matter():
     for head in (Bernoulli, Categorical):
         episodes = branched_episodes(env, linear(env, head, spread=0.5), 0)
         assert len(set(episodes.lengths.tolist())) > 3
-        assert (episodes.branch_rewards == 0).all()
+        assert (episodes.extras["branch_rewards"] == 0).all()
 
 
 def test_branched_episodes_are_a_rollout():
@@ -173,7 +173,7 @@ def test_branched_episodes_are_a_rollout():
     assert one.terminated.any()
     assert one.truncated.any()
     assert torch.equal(one.terminated, ~one.truncated)
-    assert one.branch_rewards.shape == (5, 4000, 3, 5)
+    assert one.extras["branch_rewards"].shape == (5, 4000, 3, 5)
     for value in (lambda x: x.episode_returns, lambda x: x.lengths.double(), lambda x: x.terminated.double()):
         assert scipy.stats.ttest_ind(value(one).numpy(), value(other).numpy()).pvalue > ALPHA
     # what a transition pays in the table, read off the observations

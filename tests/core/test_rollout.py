@@ -338,7 +338,7 @@ def test_what_happens_after_an_episode_s_end_does_not_reach_the_gradient():
 @pytest.mark.parametrize("what", ["reward", "observation"])
 def test_a_gymnasium_fault_ends_the_rollout_by_name(make, what):
     env = make(SCRIPTED, 2, kwargs={f"bad_{what}": 3})
-    with pytest.raises(NonFiniteError, match=rf"gave a {what} .* step 3 after action .* seed {split_seed(9, 2)[0]}"):
+    with pytest.raises(NonFiniteError, match=rf"gave an? {what} .* step 3 after action .* seed {split_seed(9, 2)[0]}"):
         rollout(env, linear(env, Bernoulli, dtype=torch.float32), 9)
 
 

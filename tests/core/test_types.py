@@ -59,7 +59,9 @@ def test_a_field_of_another_shape_is_refused_by_name(field):
         wrong = torch.zeros(NUMBER + 1, dtype=torch.bool)
     elif field == "last_observations":
         wrong = torch.zeros(NUMBER, 5, 2)
-    with pytest.raises(ValueError, match=rf"^Episodes\.{field} "):
+    elif field == "extras":
+        wrong = {"good": torch.zeros(2, NUMBER), "own": wrong}
+    with pytest.raises(ValueError, match=rf"^Episodes\.{field}(\['own'\])? "):
         make(**{field: wrong})
 
 
@@ -74,11 +76,26 @@ def test_episodes_cannot_be_changed():
 
 
 def test_select_takes_columns_of_every_field():
-    episodes = make(rewards=torch.arange(TIME * NUMBER).reshape(TIME, NUMBER).float().requires_grad_())
+    numbers = torch.arange(TIME * NUMBER).reshape(TIME, NUMBER).float()
+    episodes = make(rewards=numbers.clone().requires_grad_(), extras={"own": numbers[:2]})
     some = episodes.select(slice(1, 3))
+    assert torch.equal(some.extras["own"], numbers[:2, 1:3])
     for field in dataclasses.fields(Episodes):
         whole, part = getattr(episodes, field.name), getattr(some, field.name)
-        if whole is not None:
+        if whole is not None and field.name != "extras":
             expected = whole[1:3] if field.name in ("terminated", "truncated", "last_observations") else whole[:, 1:3]
             assert torch.equal(part, expected), field.name
     assert some.rewards.requires_grad
+
+
+def test_detach_keeps_the_numbers_and_cuts_the_graph():
+    values = torch.ones(TIME, NUMBER, requires_grad=True)
+    episodes = make(rewards=2 * values, log_probs=3 * values, extras={"own": 4 * values})
+    plain = episodes.detach()
+    for before, after in (
+        (episodes.rewards, plain.rewards),
+        (episodes.log_probs, plain.log_probs),
+        (episodes.extras["own"], plain.extras["own"]),
+    ):
+        assert torch.equal(before, after)
+        assert not after.requires_grad

@@ -110,5 +110,5 @@ def test_what_a_baseline_plays_leaves_the_episodes_as_they_are(cartpole):
     env, policy = cartpole
     plain, beside = play_one(env, policy), play_one(env, policy, baseline=SelfCritical())
     assert torch.equal(plain.actions, beside.actions)
-    assert plain.greedy_returns is None
-    assert beside.greedy_returns.shape[1] == 6
+    assert not plain.extras
+    assert beside.extras["greedy_returns"].shape[1] == 6

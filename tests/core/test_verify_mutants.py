@@ -116,8 +116,8 @@ class TruncationIsTermination(AbstractEnvironment):
     def reset(self, seed):
         return self.env.reset(seed)
 
-    def step(self, actions):
-        step = self.env.step(actions)
+    def step(self, actions, playing=None):
+        step = self.env.step(actions, playing)
         return step._replace(terminated=step.terminated | step.truncated)
 
 

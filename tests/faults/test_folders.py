@@ -43,7 +43,7 @@ def test_a_second_run_told_the_same_folder_is_refused(tmp_path):
 @pytest.mark.faults
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
 def test_a_second_run_is_refused_where_the_disk_has_no_locks(tmp_path, number):
-    """Nor can it sync. A killed run is gone on with as ever, and ends as if it had not been killed."""
+    """Nor can it sync. A killed run can be resumed as usual, and ends as if it had not been killed."""
     variables = machine(tmp_path / "machine", flock=number, fsync=errno.EINVAL)
     whole = train(tmp_path, *HELD, directory="whole")
     first = start("train", tmp_path, "hydra.run.dir=run", *HELD, **variables, HOLD="training_step:700")

@@ -14,7 +14,7 @@ from scorepath.types import Episodes
 class AbstractValueBaseline(AbstractBaseline):
     """V(o), a network fitted to the returns by least squares, after its predictions were used.
 
-    It bootstraps: it stands for what follows a time limit, and what follows a pathwise window.
+    It bootstraps: it estimates what follows a time limit, and what follows a pathwise window.
 
     Args:
         observation_shape: *O.
@@ -98,7 +98,7 @@ class Value(AbstractValueBaseline):
     """b = V(o_t) (Sutton et al. 1999, section 2).
 
     As a baseline it is unbiased for the score function, whatever it predicts. What biases the gradient is that it also
-    stands for what follows a truncation: the expected gradient is that of the rewards plus γ^L V(o_L), with V as it is.
+    estimates what follows a truncation: the expected gradient is that of the rewards plus γ^L V(o_L), with V as it is.
     """
 
 

@@ -92,7 +92,8 @@ def lane_rates(lanes: AbstractLanes, played: list[np.ndarray]) -> list[float]:
     """Env steps a second; of lanes that stand still after an episode's end, those of running episodes."""
     turns, number = itertools.cycle(played), len(played[0])
     if not isinstance(lanes, SerialLanes):
-        return rate(lambda: lanes.step(next(turns)), number)
+        everyone = np.ones(number, dtype=bool)
+        return rate(lambda: lanes.step(next(turns), everyone), number)
     ended, stepped = np.zeros(number, dtype=bool), 0
 
     def step() -> None:
@@ -101,7 +102,7 @@ def lane_rates(lanes: AbstractLanes, played: list[np.ndarray]) -> list[float]:
             lanes.reset(0)
             ended = np.zeros(number, dtype=bool)
         stepped += int((~ended).sum())
-        answer = lanes.step(next(turns))
+        answer = lanes.step(next(turns), ~ended)
         ended |= answer.terminated | answer.truncated
 
     rates = []

@@ -114,9 +114,9 @@ class Stopwatch(pl.Callback):
         assert env is not None
         step = env.step
 
-        def counted(actions: torch.Tensor) -> Any:
+        def counted(actions: torch.Tensor, playing: torch.Tensor | None = None) -> Any:
             self._computed += len(actions)
-            return step(actions)
+            return step(actions, playing)
 
         env.step = counted  # type: ignore[method-assign]
         if self.parts is not None:
