@@ -123,6 +123,7 @@ def test_a_problem_of_one_s_own_is_one_class_and_one_yaml(own):
     assert "no bias found" in outcome.out
 
 
+@pytest.mark.slow
 def test_a_wrong_exact_gradient_is_found_too(own):
     outcome = check_gradient(own, *OWN_CUBIC, *UNBIASED, "problem.factor=2.0")
     assert outcome.code == 1
@@ -143,6 +144,7 @@ def test_and_with_0_if_it_says_so(own):
     assert "label      biased: half is missing" in outcome.out
 
 
+@pytest.mark.slow
 def test_a_class_by_its_target_alone(own):
     target = ("problem._target_=my_own_slots.CubicProblem", "~problem.dynamics", "+problem.factor=1.0")
     outcome = check_gradient(own, "problem=quadratic", *target, *UNBIASED, *FEW)
@@ -244,9 +246,20 @@ def test_every_distribution_s_gradient(tmp_path, dist):
     ("given", "places"),
     [
         (("dist=bernoulli",), "use problem=bandit or problem=time_limit, where it can act, or dist=categorical here"),
-        (("dist=beta",), "use problem=interval, where it can act, or dist=categorical here"),
-        (("problem=quadratic", "dist=relaxed_categorical"), "use problem=choice, where it can act, or dist=normal"),
-        (("problem=quadratic", "dist=categorical"), "use problem=bandit or problem=choice or problem=random_mdp"),
+        *(
+            pytest.param(*row, marks=pytest.mark.slow)
+            for row in (
+                (("dist=beta",), "use problem=interval, where it can act, or dist=categorical here"),
+                (
+                    ("problem=quadratic", "dist=relaxed_categorical"),
+                    "use problem=choice, where it can act",
+                ),
+                (
+                    ("problem=quadratic", "dist=categorical"),
+                    "problem=bandit or problem=choice or problem=random_mdp",
+                ),
+            )
+        ),
     ],
     ids=str,
 )

@@ -50,6 +50,7 @@ def test_variances_are_the_known_ones(tmp_path):
     assert (tmp_path / "out" / "variance.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_any_combination_on_an_environment(tmp_path):
     """Where no exact gradient is known, over all entries of the gradient."""
     small = (
@@ -78,7 +79,7 @@ def test_any_combination_on_an_environment(tmp_path):
     ],
 )
 def test_a_mistake_is_one_sentence(tmp_path, change, words):
-    outcome = compare(tmp_path, *SMALL, change)
+    outcome = compare(tmp_path, *SMALL, "batches=4", change)
     assert outcome.code == 2
     assert words in outcome.sentence
 

@@ -83,6 +83,7 @@ def module() -> PolicyGradient:
     )
 
 
+@pytest.mark.slow
 def test_what_is_logged_is_true_of_the_updates(module):
     """1,000 updates of one policy: `variance` averages to their variance, and signal and norm fit to it (5 %)."""
     callback = GradientDiagnostics(every_updates=1, groups=4)
@@ -164,7 +165,9 @@ def run(folder, name, *options: str) -> Outcome:
     return outcome
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", ["value network", *(pytest.param(name, marks=pytest.mark.slow) for name in ("score function", "pathwise"))]
+)
 def test_diagnostics_leave_training_as_it_is(tmp_path, name):
     plain = run(tmp_path, name)
     watched = run(tmp_path, name, "callbacks=gradient_diagnostics", "callbacks.gradient_diagnostics.every_updates=2")
@@ -176,6 +179,7 @@ def test_diagnostics_leave_training_as_it_is(tmp_path, name):
     assert ("gradient/clipped_actions" in updates[0]) == (name != "score function")
 
 
+@pytest.mark.slow
 def test_diagnostics_go_on_after_a_resume(tmp_path):
     """The averages of the noise scale are saved."""
     options = (

@@ -63,7 +63,7 @@ def test_report(folder):
     assert json.loads((folder / "cartpole" / "evaluation.json").read_text()) == result
 
 
-@pytest.mark.parametrize("video", ["true", "false"])
+@pytest.mark.parametrize("video", [pytest.param("true", marks=pytest.mark.slow), "false"])
 def test_a_run_that_may_only_be_read_is_evaluated_all_the_same(folder, tmp_path, video):
     run = shutil.copytree(folder / "cartpole", tmp_path / "run")
     (run / "evaluation.json").unlink(missing_ok=True)
@@ -85,6 +85,7 @@ def test_same_command_gives_the_same_report(folder):
     assert other["return_mean"] != first["return_mean"]
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_gives_the_same_report(folder):
     process = start("eval", folder, "run_dir=cartpole", "episodes=20")
     assert report(finish(process, folder)) == report(evaluate(folder, "run_dir=cartpole", "episodes=20"))
@@ -148,7 +149,7 @@ def test_run_directory_may_be_anywhere(folder, tmp_path):
 
 # imageio-ffmpeg leaves the pipes of its reader to the garbage collector
 @pytest.mark.filterwarnings("ignore:unclosed file <_io.Buffered:ResourceWarning")
-@pytest.mark.parametrize("run", ["cartpole", "pendulum_torch"])
+@pytest.mark.parametrize("run", ["cartpole", pytest.param("pendulum_torch", marks=pytest.mark.slow)])
 def test_video(folder, run):
     result = report(evaluate(folder, f"run_dir={run}", "episodes=2", "video=true"))
     assert set(result) == KEYS | {"video"}

@@ -4,6 +4,7 @@ import io
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,14 @@ KINDS = {
     "bernoulli": (("episodes_per_update=8",), 1000, 2500),
     "categorical": (("dist=categorical", "episodes_per_update=8"), 1000, 2500),
     "normal with a value network": (("env=pendulum", "baseline=value", "episodes_per_update=2"), 800, 2000),
+    "all that is kept": (
+        (
+            *("env=pendulum", "baseline=value", "estimator.normalize_returns=running", "episodes_per_update=2"),
+            *("policy.normalize_observations=true", "optimizer=sgd", "optimizer.momentum=0.9"),
+        ),
+        800,
+        2000,
+    ),
     "running statistics": (
         ("baseline=moving_average", "estimator.normalize_returns=running", "episodes_per_update=8"),
         1000,
@@ -37,8 +46,8 @@ KINDS = {
     "normalized observations": (("policy.normalize_observations=true", "episodes_per_update=8"), 1000, 2500),
     "momentum": (("optimizer=sgd", "optimizer.momentum=0.9", "episodes_per_update=8"), 1000, 2500),
 }
-# that a run keeps: counters, networks with optimizers of their own, running statistics, windows; the others are slow
-OF_EACH_STATE = ("bernoulli", "normal with a value network", "running statistics", "pathwise")
+# counters, networks with optimizers of their own, running statistics; and windows. Each of them alone is slow
+FAST = ("all that is kept", "pathwise")
 
 
 def succeed(outcome: Outcome) -> Outcome:
@@ -59,7 +68,7 @@ def same_run(resumed: Outcome, whole: Outcome) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [kind if kind in OF_EACH_STATE else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+    "kind", [kind if kind in FAST else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 )
 def test_a_run_resumed_is_the_run_uninterrupted(tmp_path, kind):
     """`auto` and a path, to a run or to a checkpoint."""
@@ -141,9 +150,15 @@ def test_an_equal_evaluation_after_a_resume_is_no_new_best(tmp_path):
 # ------------------------------------------------------------------ refused
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory) -> Outcome:
+    return succeed(train(tmp_path_factory.mktemp("once"), *SMALL, "episodes_per_update=8", "max_env_steps=500"))
+
+
 @pytest.fixture
-def stopped(tmp_path) -> Outcome:
-    return succeed(train(tmp_path, *SMALL, "episodes_per_update=8", "max_env_steps=500"))
+def stopped(once, tmp_path) -> Outcome:
+    """A run that reached its budget: a copy for each test."""
+    return replace(once, directory=shutil.copytree(once.directory, tmp_path / "run"))
 
 
 def test_a_finished_run_that_is_resumed_as_another_stays_byte_for_byte(tmp_path):

@@ -255,6 +255,7 @@ def test_names_of_any_overrides_are_distinct_short_and_safe(tmp_path):
     assert planned(tmp_path, *jobs, swept="title seed")[:2] != planned(tmp_path, *jobs, swept="title seed")[2:4]
 
 
+@pytest.mark.slow
 def test_a_sweep_that_grows_goes_on_in_its_folders(tmp_path):
     """With overrides whose names would not fit into one name, of a file system's 255 bytes."""
     fixed = (
@@ -305,7 +306,10 @@ def test_a_job_that_was_killed_at_once_counts(tmp_path):
 
 @pytest.mark.parametrize(
     ("axis", "bad", "words"),
-    [("dist=bernoulli,normal,categorical", "dist-normal", "Box"), ("optimizer.lr=0.01,-1,0.02", "lr--1", "positive")],
+    [
+        ("dist=bernoulli,normal,categorical", "dist-normal", "Box"),
+        pytest.param("optimizer.lr=0.01,-1,0.02", "lr--1", "positive", marks=pytest.mark.slow),
+    ],
 )
 def test_a_refused_job_does_not_end_the_others(tmp_path, axis, bad, words):
     outcome = sweep(tmp_path, *SMALL, axis, "logger=none", "record_episode=false")
@@ -369,6 +373,7 @@ def test_a_sweep_of_one_job_without_overrides(tmp_path):
     assert len(table(outcome)) == 1
 
 
+@pytest.mark.slow
 def test_search_of_hparams_is_a_sweep(tmp_path):
     outcome = sweep(tmp_path, "hparams_search=lr", "debug=one_update", "logger=none", "callbacks=none")
     assert outcome.code == 0, outcome.err
@@ -379,6 +384,7 @@ def test_search_of_hparams_is_a_sweep(tmp_path):
 # ------------------------------------------------------------------ processes
 
 
+@pytest.mark.slow
 def test_joblib_runs_two_jobs_at_a_time(tmp_path):
     """The same digests as one after the other, and a failed job is told of in the same way."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")

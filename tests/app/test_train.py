@@ -216,6 +216,7 @@ def test_same_command_gives_the_same_weights_in_a_process_of_its_own(reference, 
     assert without_time(again.rows) == without_time(reference.rows)
 
 
+@pytest.mark.slow
 def test_processes_change_nothing_but_time(tmp_path):
     """Environments one by one, and each in a process of its own: the same episodes, the same weights."""
     digests = []
@@ -230,16 +231,22 @@ def test_processes_change_nothing_but_time(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        ("logger=none", "record_episode=false"),
-        ("logger=csv",),
-        ("callbacks=none",),
-        ("callbacks.checkpoints=null",),
-        ("+callbacks.progress.show=true",),
-        ("eval.every_env_steps=200", "eval.episodes=7"),
-        ("trainer.log_every_n_steps=3",),
-        ("debug=profiler",),
-        ("debug=anomaly",),
-        ("stop_when_solved=false",),
+        ("logger=none", "callbacks=none", "record_episode=false"),
+        ("+callbacks.progress.show=true", "eval.every_env_steps=200", "eval.episodes=7", "trainer.log_every_n_steps=3"),
+        *(
+            pytest.param(change, marks=pytest.mark.slow)
+            for change in (
+                ("logger=none",),
+                ("logger=csv",),
+                ("callbacks=none",),
+                ("callbacks.checkpoints=null",),
+                ("eval.every_env_steps=200", "eval.episodes=7"),
+                ("trainer.log_every_n_steps=3",),
+                ("debug=profiler",),
+                ("debug=anomaly",),
+                ("stop_when_solved=false",),
+            )
+        ),
     ],
     ids=" ".join,
 )
@@ -328,12 +335,17 @@ def testfinal_evaluation_is_of_episodes_that_no_stopping_rule_has_seen(reference
     ("options", "metric"),
     [
         (("env=pendulum_torch", "episodes_per_update=2", "max_env_steps=800"), "baseline/explained_variance"),
-        (("env=lqr", "episodes_per_update=2", "max_env_steps=800"), "train/grad_norm"),
-        (
-            ("env=pendulum", "baseline=value", "episodes_per_update=2", "max_env_steps=800"),
-            "baseline/explained_variance",
+        *(
+            pytest.param(options, metric, marks=pytest.mark.slow)
+            for options, metric in (
+                (("env=lqr", "episodes_per_update=2", "max_env_steps=800"), "train/grad_norm"),
+                (
+                    ("env=pendulum", "baseline=value", "episodes_per_update=2", "max_env_steps=800"),
+                    "baseline/explained_variance",
+                ),
+                (("policy.normalize_observations=true", "max_env_steps=800"), "train/entropy"),
+            )
         ),
-        (("policy.normalize_observations=true", "max_env_steps=800"), "train/entropy"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )

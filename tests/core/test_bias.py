@@ -124,11 +124,12 @@ def gradient(estimator, baseline, policy, episodes, gamma=1.0):
 
 
 def table(problem, policy, estimator, baseline, number, gamma=1.0):
-    """Of every batch of `number` episodes its probability, (M,), and its estimate, (M, P)."""
+    """Of every batch of `number` episodes, whatever their order, its probability, (M,), and its estimate, (M, P)."""
     odds = {path: probability(policy, path).item() for path in problem}
     weights, estimates = [], []
-    for paths in itertools.product(problem, repeat=number):
-        weights.append(math.prod(odds[path] for path in paths))
+    for paths in itertools.combinations_with_replacement(problem, number):
+        orders = math.factorial(number) // math.prod(math.factorial(paths.count(path)) for path in set(paths))
+        weights.append(orders * math.prod(odds[path] for path in paths))
         estimates.append(gradient(estimator, baseline, policy, batch_of(problem, paths, policy, gamma), gamma))
     return torch.tensor(weights, dtype=torch.float64), torch.stack(estimates)
 

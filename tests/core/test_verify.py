@@ -116,13 +116,22 @@ CASES = [
 ]
 
 
+# one of each kind of problem and estimator; the others are slow, and all of them to one percent
+FAST = (
+    *("mdp-reward_to_go", "mdp-total_return", "endless-value", "bandit-none", "time_limit-none", "quadratic-pathwise"),
+    *("heaviside-score", "lqr-score", "lqr-pathwise", "mixed-score", "hybrid-score"),
+)
+
+
 def run(case, **kwargs):
     baseline = case.baseline(case.problem) if case.baseline is make_value else case.baseline()
     settings = {"gamma": case.gamma, "episodes": case.episodes, "batches": case.batches, **kwargs}
     return check(case.problem, make_policy(case.problem, case.head), case.estimator, baseline, **settings)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=case.name, marks=() if case.name in FAST else pytest.mark.slow) for case in CASES]
+)
 def test_the_mean_gradient_is_the_exact_one(case):
     """And the check would have seen a bias of 10 %, of most of them of 5 %."""
     report = run(case)
@@ -328,7 +337,7 @@ def test_an_entry_that_is_wrong_without_variance_has_an_infinite_z_score():
 @pytest.mark.parametrize(
     ("problem", "estimator", "baseline"),
     [
-        pytest.param(BANDIT, REWARD_TO_GO, TimeMean(), id="bandit"),
+        pytest.param(BANDIT, REWARD_TO_GO, TimeMean(), id="bandit", marks=pytest.mark.slow),
         pytest.param(MDP, REWARD_TO_GO, NoBaseline(), id="mdp", marks=pytest.mark.slow),
         pytest.param(REGULATOR, PATHWISE, NoBaseline(), id="lqr", marks=pytest.mark.slow),
     ],
@@ -365,7 +374,8 @@ class Scaled(AbstractEstimator):
         return self.factor * loss, metrics
 
 
-@pytest.mark.parametrize("factor", [1.01, pytest.param(0.99, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [1.01, 0.99])
 def test_a_bias_of_one_percent_is_flagged(factor):
     """By the number of batches that the pilot asks for, whose power is .99."""
     report = check(BANDIT, make_policy(BANDIT), Scaled(factor), TimeMean(), episodes=2000, gamma=1.0)
@@ -413,7 +423,11 @@ def test_the_exact_gradient_of_a_lottery_is_known():
     assert exact[-1].item() == pytest.approx(1000.0 * 2e-4 * p * (1.0 - p))
 
 
-@pytest.mark.parametrize("baseline", [NoBaseline, TimeMean, make_value], ids=["none", "time_mean", "value"])
+@pytest.mark.parametrize(
+    "baseline",
+    [NoBaseline, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (TimeMean, make_value))],
+    ids=["none", "time_mean", "value"],
+)
 @pytest.mark.parametrize(
     ("seeds", "most"), [(range(8), 300), pytest.param(range(8, 60), 1200, marks=pytest.mark.slow)], ids=["few", "many"]
 )
@@ -431,9 +445,8 @@ def test_true_estimators_pass_where_rewards_are_rare(baseline, seeds, most):
         assert 0 < undecided < len(seeds)
 
 
-@pytest.mark.parametrize(
-    "factor", [pytest.param(0.0, id="blind"), pytest.param(3.0, id="tripled", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [0.0, 3.0], ids=["blind", "tripled"])
 def test_a_planted_fault_is_flagged_where_rewards_are_rare_once_they_are_seen(factor):
     policy = make_policy(LOTTERY, Bernoulli)
     few = check(LOTTERY, policy, Scaled(factor), NoBaseline(), gamma=1.0, episodes=64, batches=100, max_batches=300)
@@ -467,6 +480,7 @@ def test_a_baseline_of_ones_own_is_judged_by_what_it_does():
     assert not check(BANDIT, policy, REWARD_TO_GO, OwnMean(), episodes=4, batches=800).passed
 
 
+@pytest.mark.slow
 def test_a_policy_with_a_hidden_layer_is_tested_in_a_subspace():
     """More parameters than batches: p-values are of fixed directions, the exact gradient's among them."""
     env = MDP.env(1)
