@@ -25,9 +25,10 @@ SHORT = "eval.episodes=4 eval.every_env_steps=2000 stop_when_solved=false logger
 # name: overrides of one run; "|" stands between those of a run and those that resume it
 CONFIGURATIONS = {
     # environments: one batch of Gymnasium's own, one process, several, torch twins, differentiable ones
-    "cartpole": "env=cartpole max_env_steps=10000",
+    "cartpole": "env=cartpole dist=bernoulli estimator=score_function baseline=time_mean max_env_steps=10000",
     "async": "env=pendulum dist=normal env.vectorization=async episodes_per_update=3 max_env_steps=2400",
-    "workers": "env=acrobot env.vectorization=async env.workers=2 episodes_per_update=5 max_env_steps=3000",
+    "workers": "env=acrobot dist=categorical env.vectorization=async env.workers=2 episodes_per_update=5"
+    " max_env_steps=3000",
     "mujoco": "env=hopper episodes_per_update=4 max_env_steps=600",
     "twin": "env=cartpole_torch max_env_steps=10000",
     "mountain car": "env=mountain_car_torch episodes_per_update=8 max_env_steps=3000",
@@ -53,8 +54,9 @@ CONFIGURATIONS = {
     "wide": "env=cartpole_torch episodes_per_update=2048 max_env_steps=100000 threads=1",
     "chunks": "env=cartpole chunk=100 estimator.log_probs=again policy=linear max_env_steps=5000",
     # pathwise and mixed estimators
-    "pathwise": "env=pendulum_torch episodes_per_update=4 policy.normalize_observations=true max_env_steps=4000",
-    "pathwise episode": "env=lqr max_env_steps=6000",
+    "pathwise": "env=pendulum_torch dist=normal_rsample estimator=pathwise policy.normalize_observations=true"
+    " episodes_per_update=4 max_env_steps=4000",
+    "pathwise episode": "env=lqr estimator=pathwise_episode max_env_steps=6000",
     "straight through": "env=pendulum_discrete_torch dist=one_hot_straight_through estimator=straight_through"
     " episodes_per_update=4 max_env_steps=3000",
     "gumbel softmax": "env=pendulum_discrete_torch dist=relaxed_categorical estimator=gumbel_softmax"
@@ -79,8 +81,8 @@ CONFIGURATIONS = {
     },
     "relaxed_bernoulli": "env=pendulum_discrete_torch env.dynamics.torques=2 dist=relaxed_bernoulli"
     " estimator=score_function episodes_per_update=4 max_env_steps=2400",
-    "dirichlet": "env=gym env.id=digests:Shares-v0 dist=dirichlet max_env_steps=1000",
-    "product": "env=gym env.id=digests:Tree-v0 dist=product max_env_steps=1000",
+    "dirichlet": "env=gym env.id=digests:EchoShares-v0 dist=dirichlet max_env_steps=1000",
+    "product": "env=gym env.id=digests:EchoTree-v0 dist=product max_env_steps=1000",
     # processes and time
     "two processes": "env=cartpole baseline=gae estimator.normalize_returns=running policy.normalize_observations=true"
     " trainer=ddp trainer.accelerator=cpu trainer.devices=2 episodes_per_update=4 max_env_steps=5000",
@@ -117,8 +119,8 @@ class Echo(gym.Env):
 
 SHARES = spaces.Box(0.0, 1.0, (3,), np.float32)
 TREE = spaces.Dict({"a": spaces.MultiBinary(2), "b": spaces.Tuple((spaces.Discrete(3), spaces.Box(-1.0, 1.0, (2,))))})
-gym.register("Shares-v0", Echo, kwargs={"action_space": SHARES}, max_episode_steps=6)
-gym.register("Tree-v0", Echo, kwargs={"action_space": TREE}, max_episode_steps=6)
+gym.register("EchoShares-v0", Echo, kwargs={"action_space": SHARES}, max_episode_steps=6)
+gym.register("EchoTree-v0", Echo, kwargs={"action_space": TREE}, max_episode_steps=6)
 
 
 def digest(tree, folder, overrides):

@@ -27,19 +27,18 @@ import pytest
 import torch
 from gymnasium.envs.classic_control import CartPoleEnv
 from hydra.core.global_hydra import GlobalHydra
+from processes import PATIENCE, ROOT, environment
 
 from scorepath.cli import main
 from scorepath.envs.dynamics import Pendulum
 from scorepath.run.csv_logger import read_metrics
 
-ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
 SCRIPTS = ROOT / "scripts"
 # the least that a run can do, whatever its environment
 ONE_UPDATE = ("debug=one_update", "logger=none", "callbacks=none")
 HOLD = "helpers:HoldCartPole-v0"
 FAULTY = "helpers:FaultyCartPole-v0"
-PATIENCE = 600.0  # seconds until a test gives up on another process; nothing is asserted about times
 
 
 @dataclass(frozen=True)
@@ -171,13 +170,6 @@ def _run_here(config: str, folder: Path, directory: str, *overrides: str) -> Out
         root.handlers[:] = handlers
         root.setLevel(level)
     return Outcome(code, out.getvalue(), err.getvalue(), folder / directory)
-
-
-def environment(**variables: str) -> dict[str, str]:
-    """Of another process: one thread, this checkout importable, Hydra's and Lightning's own variables unset."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HYDRA_", "LOCAL_RANK", "PYTEST_"))}
-    paths = os.pathsep.join((str(ROOT / "tests"), str(ROOT / "src")))  # the sources beside these tests
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **variables}
 
 
 # What the system answers: the machine's fault, in a process that knows nothing of it

@@ -1,4 +1,7 @@
-"""Environments of other packages: Atari (ale-py), Gymnasium-Robotics and EnvPool, trained on and evaluated alike."""
+"""Environments of other packages, trained on and evaluated alike: Atari (ale-py), Gymnasium-Robotics and EnvPool.
+
+And torch environments, as evaluation draws them.
+"""
 
 import gymnasium as gym
 import numpy as np
@@ -207,3 +210,17 @@ def test_fetch_reach_is_played_or_refused_with_a_place(vectorization):
         assert env.reset(0).shape == (2, 16)
         assert env.step(torch.zeros(2, 4)).observations.shape == (2, 16)
     close(trained, judged)
+
+
+def test_training_environments_draw():
+    """The swing-up by CartPole's renderer: the pole hangs at first; an LQR has no picture."""
+    drawn = make_evaluation_environment(train_config("env=cartpole_swingup_torch").env, 1, render=True)
+    drawn.reset(0)
+    hanging = drawn.render()
+    drawn._state = torch.zeros(1, 4)
+    assert hanging.shape == (400, 600, 3) and not np.array_equal(hanging, drawn.render())
+    assert drawn.render_fps == 50
+    drawn.close()
+    plain = make_evaluation_environment(train_config("env=lqr").env, 1, render=True)
+    plain.reset(0)
+    assert plain.render() is None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import PATIENCE, environment
+from processes import PATIENCE, environment
 
 from scorepath.ranks import gather, gather_columns, mean, world_size
 

@@ -8,7 +8,6 @@ import sys
 import warnings
 
 import gymnasium as gym
-import hydra
 import numpy as np
 import pytest
 import torch
@@ -17,12 +16,10 @@ from gymnasium.vector import AsyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 import scorepath  # noqa: F401
-from scorepath.build import make_evaluation_environment
 from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
 from scorepath.envs.single import TorchEnv
 from scorepath.envs.vector import TorchVectorEnv
 from scorepath.registration import ENVIRONMENTS, register_environments
-from scorepath.sources import CONF
 
 IDS = [f"scorepath/{name}" for name in ENVIRONMENTS]
 DRAWN = [id for id in IDS if "Integrator" not in id]
@@ -32,11 +29,6 @@ def close(actual, expected, tolerance=1e-6):
     torch.testing.assert_close(
         torch.as_tensor(actual), torch.as_tensor(expected), rtol=tolerance, atol=tolerance, check_dtype=False
     )
-
-
-def train_config(*overrides: str):
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("train", overrides=list(overrides))
 
 
 every = pytest.mark.parametrize("id", IDS)
@@ -388,20 +380,6 @@ def test_pictures_of_a_batch_show_the_torque_and_none_at_a_start():
         assert np.array_equal(env.render()[0], original.render())
     for each in (original, env, lanes):
         each.close()
-
-
-def test_training_environments_draw():
-    """The swing-up by CartPole's renderer: the pole hangs at first; an LQR has no picture."""
-    drawn = make_evaluation_environment(train_config("env=cartpole_swingup_torch").env, 1, render=True)
-    drawn.reset(0)
-    hanging = drawn.render()
-    drawn._state = torch.zeros(1, 4)
-    assert hanging.shape == (400, 600, 3) and not np.array_equal(hanging, drawn.render())
-    assert drawn.render_fps == 50
-    drawn.close()
-    plain = make_evaluation_environment(train_config("env=lqr").env, 1, render=True)
-    plain.reset(0)
-    assert plain.render() is None
 
 
 def test_a_registered_environment_is_one_for_our_own_env_gym():
