@@ -4,6 +4,7 @@ This module also registers environments, by `helpers:Id` also for processes that
 """
 
 import contextlib
+import gc
 import hashlib
 import io
 import json
@@ -159,6 +160,8 @@ def _run_here(config: str, folder: Path, directory: str, *overrides: str) -> Out
         err.write(traceback.format_exc())
     finally:
         GlobalHydra.instance().clear()
+        gc.unfreeze()  # a process of its own would end now, and need not search for garbage
+        gc.enable()
         torch.set_num_threads(threads)
         os.chdir(cwd)
         os.environ.clear()
