@@ -76,6 +76,17 @@ def train(folder: Path, *overrides: str, directory: str | None = "run") -> Outco
     return _run_here("train", folder, directory or ".", *overrides)
 
 
+def succeed(outcome: Outcome) -> Outcome:
+    """The outcome of a command that must have ended well."""
+    assert outcome.code == 0, outcome.err
+    return outcome
+
+
+def snapshot(directory: Path) -> dict[str, bytes]:
+    """All files below a directory, by their paths."""
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
 def fork(folder: Path, *overrides: str) -> int:
     """A run in a process of its own; exits with the command's code. Returns its pid."""
     with warnings.catch_warnings():

@@ -15,6 +15,7 @@ from helpers import CONF, evaluate, finish, plot, start, sweep, train
 
 from scorepath.build import dist_options
 from scorepath.build.machine import check_devices
+from scorepath.config import nearest
 from scorepath.errors import ConfigError
 
 pytestmark = [
@@ -39,7 +40,13 @@ def no_rollout(monkeypatch):
     monkeypatch.setattr("scorepath.rollout.episodes._collect", refuse)
 
 
-@pytest.mark.parametrize("option", [f"{group}={option}" for group, options in GROUPS.items() for option in options])
+def test_every_option_and_group_is_the_nearest_to_itself_misspelt():
+    for names in (GROUPS, *GROUPS.values()):
+        for name in names:
+            assert nearest(f"{name}x", names) == name
+
+
+@pytest.mark.parametrize("option", [f"{group}={options[0]}" for group, options in GROUPS.items()])
 def test_misspelt_option_names_the_nearest(tmp_path, option):
     outcome = train(tmp_path, f"{option}x")
     assert outcome.code == 2
@@ -49,7 +56,7 @@ def test_misspelt_option_names_the_nearest(tmp_path, option):
     assert not outcome.directory.exists()
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", ["env", "estimator", "lr_schedule"])
 def test_misspelt_group_names_the_nearest(tmp_path, group):
     outcome = train(tmp_path, f"{group}x={GROUPS[group][0]}")
     assert outcome.code == 2

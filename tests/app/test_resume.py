@@ -9,7 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import FAULTY, HOLD, Outcome, evaluate, finish, start, sweep, train, wait_for, without_time
+from helpers import (
+    FAULTY,
+    HOLD,
+    Outcome,
+    evaluate,
+    finish,
+    snapshot,
+    start,
+    succeed,
+    sweep,
+    train,
+    wait_for,
+    without_time,
+)
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
@@ -48,15 +61,6 @@ KINDS = {
 }
 # counters, networks with optimizers of their own, running statistics; and windows. Each of them alone is slow
 FAST = ("all that is kept", "pathwise")
-
-
-def succeed(outcome: Outcome) -> Outcome:
-    assert outcome.code == 0, outcome.err
-    return outcome
-
-
-def snapshot(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def same_run(resumed: Outcome, whole: Outcome) -> None:

@@ -3,11 +3,10 @@
 import math
 import re
 import threading
-from pathlib import Path
 
 import pytest
 import torch
-from helpers import FAULTY, SCRIPTS, Outcome, finish, imported_by, start, train, without_time
+from helpers import FAULTY, SCRIPTS, Outcome, finish, imported_by, snapshot, start, succeed, train, without_time
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -35,11 +34,6 @@ VALUE_METRICS = {"baseline/explained_variance"}
 HPARAM_TAGS = {"final/return_mean", "final/env_steps"}
 
 
-def succeed(outcome: Outcome) -> Outcome:
-    assert outcome.code == 0, outcome.err
-    return outcome
-
-
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory) -> Outcome:
     """A run with everything on."""
@@ -49,10 +43,6 @@ def reference(tmp_path_factory) -> Outcome:
 @pytest.fixture(scope="module")
 def with_value(tmp_path_factory) -> Outcome:
     return succeed(train(tmp_path_factory.mktemp("value"), *SMALL, "baseline=value", "record_episode=false"))
-
-
-def snapshot(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 # ------------------------------------------------------------------ the run directory
@@ -263,6 +253,15 @@ def test_watching_does_not_change_the_weights(reference, tmp_path, change):
 def test_what_should_change_the_weights_does(reference, tmp_path, change):
     outcome = succeed(train(tmp_path, *SMALL, change, "logger=none", "callbacks=none"))
     assert outcome.summary["weights_sha256"] != reference.summary["weights_sha256"]
+
+
+def test_a_baseline_does_not_change_the_episodes_of_the_first_update(tmp_path):
+    """Whatever it plays or draws: those are a function of the seed and the weights."""
+    returns = {}
+    for option in ("none", "self_critical", "optimal_constant", "value", "moving_average"):
+        small = ("debug=one_update", "logger=csv", "callbacks=none", f"baseline={option}")
+        returns[option] = succeed(train(tmp_path, *small, directory=option)).rows[0]["rollout/episode_return_mean"]
+    assert len(set(returns.values())) == 1, returns
 
 
 # ------------------------------------------------------------------ how a run ends

@@ -7,7 +7,6 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from gymnasium import spaces
-from helpers import train
 
 from scorepath.baselines import (
     GAE,
@@ -385,20 +384,6 @@ def test_the_greedy_episode_shares_no_noise_with_the_sampled_actions():
     greedy = module.baseline.play(env, policy, 0, 1.0)["greedy_returns"]
     torch.manual_seed(0)
     assert abs(correlation(greedy[0], rollout(env, policy, 0).actions[0])) > 0.3
-
-
-@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning")
-@pytest.mark.parametrize("baseline", ["self_critical", "optimal_constant", "value", "moving_average"])
-def test_a_baseline_does_not_change_the_episodes_of_the_first_update(tmp_path, baseline):
-    """Whatever it plays or draws: those are a function of the seed and the weights."""
-    returns = {}
-    for option in ("none", baseline):
-        outcome = train(
-            tmp_path, "debug=one_update", "logger=csv", "callbacks=none", f"baseline={option}", directory=option
-        )
-        assert outcome.code == 0, outcome.err
-        returns[option] = outcome.rows[0]["rollout/episode_return_mean"]
-    assert returns[baseline] == returns["none"]
 
 
 # ------------------------------------------------------------------ value network
