@@ -975,6 +975,13 @@ MUTANTS = (
         "test_ranks.py",
     ),
     Mutant(
+        "gradients_of_value_networks_stay_apart",
+        "baselines/value.py",
+        "                average_gradients(self.network.parameters())\n",
+        "",
+        "test_ranks.py",
+    ),
+    Mutant(
         "baselines_see_the_episodes_of_their_own_process",
         "update.py",
         "everyone, columns = gather_episodes(episodes)",

@@ -17,7 +17,7 @@ from scorepath.errors import NonFiniteError
 from scorepath.estimators import AbstractEstimator
 from scorepath.estimators.gradients import finish_gradients
 from scorepath.policy import Policy
-from scorepath.ranks import average_gradients, gather, mean_metrics, same_random_numbers
+from scorepath.ranks import gather, mean_metrics, same_random_numbers
 from scorepath.rollout import Evaluation, evaluate
 from scorepath.seeding import Stream, Streams, derive_seed
 from scorepath.types import Episodes
@@ -114,9 +114,6 @@ class PolicyGradient(pl.LightningModule):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         own = [self._make_optimizer(self.policy.parameters())]
         of_baseline = self.baseline.make_optimizer()
-        if of_baseline is not None:
-            parameters = list(self.baseline.parameters())
-            of_baseline.register_step_pre_hook(lambda *_: average_gradients(parameters))
         optimizers = own if of_baseline is None else [*own, of_baseline]
         self._learning_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
         return optimizers
