@@ -832,14 +832,14 @@ MUTANTS = (
     ),
     Mutant(
         "digest_without_buffers",
-        "run/summary.py",
+        "run/digest.py",
         "sorted(policy.state_dict().items())",
         "sorted(policy.named_parameters())",
         "test_run.py::test_digest_is_of_names_dtypes_shapes_and_bytes",
     ),
     Mutant(
         "digest_without_shapes",
-        "run/summary.py",
+        "run/digest.py",
         'f"{name} {array.dtype} {tuple(array.shape)}"',
         'f"{name} {array.dtype}"',
         "test_run.py::test_digest_is_of_names_dtypes_shapes_and_bytes",

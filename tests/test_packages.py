@@ -8,7 +8,7 @@ from counting import UNLIMITED
 from gymnasium.vector import AutoresetMode
 from hydra import compose, initialize_config_dir
 
-from scorepath.build import make_environment, make_evaluation_environment
+from scorepath.build import make_environment, make_judge
 from scorepath.distributions import Categorical
 from scorepath.envs import GymnasiumEnvironment
 from scorepath.envs.envpool import EnvPoolLanes
@@ -30,7 +30,9 @@ def train_config(*overrides):
 def both(*overrides, render=False):
     """The environments of training and of evaluation, whose spaces a policy cannot tell apart."""
     cfg = train_config("env=gym", "dist=categorical", *overrides)
-    trained, judged = make_environment(cfg.env, 2), make_evaluation_environment(cfg.env, 2, render=render)
+    trained = make_environment(cfg.env, 2)
+    judge = make_judge(cfg.env, trained)
+    judged = judge.drawable() if render else judge.environment(2)
     assert trained.observation_space.shape == judged.observation_space.shape
     assert trained.action_space.shape == judged.action_space.shape
     assert trained.max_episode_steps == judged.max_episode_steps

@@ -17,7 +17,7 @@ from gymnasium.vector import AsyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 import scorepath  # noqa: F401
-from scorepath.build import make_evaluation_environment
+from scorepath.build import make_environment, make_judge
 from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
 from scorepath.envs.single import TorchEnv
 from scorepath.envs.vector import TorchVectorEnv
@@ -390,16 +390,21 @@ def test_pictures_of_a_batch_show_the_torque_and_none_at_a_start():
         each.close()
 
 
+def drawable(override):
+    node = train_config(override).env
+    return make_judge(node, make_environment(node, 1)).drawable()
+
+
 def test_training_environments_draw():
     """The swing-up by CartPole's renderer: the pole hangs at first; an LQR has no picture."""
-    drawn = make_evaluation_environment(train_config("env=cartpole_swingup_torch").env, 1, render=True)
+    drawn = drawable("env=cartpole_swingup_torch")
     drawn.reset(0)
     hanging = drawn.render()
     drawn._state = torch.zeros(1, 4)
     assert hanging.shape == (400, 600, 3) and not np.array_equal(hanging, drawn.render())
     assert drawn.render_fps == 50
     drawn.close()
-    plain = make_evaluation_environment(train_config("env=lqr").env, 1, render=True)
+    plain = drawable("env=lqr")
     plain.reset(0)
     assert plain.render() is None
 

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -45,56 +45,84 @@ def make_environment(
     return construct(node, "env", num_episodes=num_episodes, device=device, **arguments)
 
 
-def make_evaluation_environment(
-    node: DictConfig, episodes: int, device: torch.device | str = "cpu", render: bool = False
-) -> AbstractEnvironment:
-    """What the policy is judged on: Gymnasium's original of a twin, and the environment itself of others.
+class Judge(NamedTuple):
+    """What a policy is judged on: Gymnasium's original of a twin, and of others the environment itself."""
+
+    known: AbstractEnvironment  # one of them, closed: its spaces and its threshold
+    make: Callable[..., AbstractEnvironment]  # num_episodes and device -> environment
+    most: int  # stepped side by side
+    draw: Callable[[], AbstractEnvironment]  # one that can be drawn, where it can
+
+    def environment(self, episodes: int, device: torch.device | str = "cpu") -> AbstractEnvironment:
+        """As many environments as play so many episodes side by side, or one after the other."""
+        return self.make(num_episodes=min(episodes, self.most), device=device)
+
+    def drawable(self) -> AbstractEnvironment:
+        """One environment, which can be drawn where a policy for the others can act in one that is."""
+        draw_without_display()
+        return self.draw()
+
+
+def make_judge(node: DictConfig, probe: AbstractEnvironment) -> Judge:
+    """Asked once, by building one where the probe does not tell.
 
     Args:
-        episodes: wanted in all; decides how many environments play side by side.
-        render: one environment that can be drawn, instead.
+        node: of `conf/env`.
+        probe: an environment of it.
     """
-    if render:
-        draw_without_display()
-    probe = make_environment(node, 1)
-    probe.close()
     original = getattr(getattr(probe, "dynamics", None), "original", None)
-    kwargs: dict[str, Any] = {}
     if original is not None:
-        make = partial(GymnasiumEnvironment, original, reward_range=probe.reward_range, device=device)
-    elif isinstance(probe, GymnasiumEnvironment):
-        kwargs = dict(node.kwargs or {})
-        make = partial(
-            GymnasiumEnvironment,
-            node.id,
-            vectorization=_evaluated_by(node, probe),
-            kwargs=kwargs,
-            max_episode_steps=probe.max_episode_steps,
-            reward_threshold=node.reward_threshold,
-            reward_range=probe.reward_range,
-            device=device,
-        )
-    else:
-        return make_environment(node, 1 if render else min(episodes, _EVAL_ENVS), device)
-    single = make(num_episodes=1)
-    if render:
-        return _drawable(make, kwargs, single)
-    single.close()
-    return make(num_episodes=min(episodes, _EVAL_ENVS if single.is_batch_implementation else _EVAL_ENVS_SYNC))
-
-
-def _evaluated_by(node: DictConfig, probe: GymnasiumEnvironment) -> Any:
-    """The vectorization: training's own, for another may be another task (Atari's has other observations)."""
+        make = partial(GymnasiumEnvironment, original, reward_range=probe.reward_range)
+        return _gymnasium_judge(make, {}, _ask(make))
+    if not isinstance(probe, GymnasiumEnvironment):
+        own = partial(make_environment, node)
+        return Judge(probe, own, _EVAL_ENVS, partial(own, 1))
+    kwargs = dict(node.kwargs or {})
+    make = partial(
+        GymnasiumEnvironment,
+        node.id,
+        vectorization=node.vectorization,
+        kwargs=kwargs,
+        max_episode_steps=probe.max_episode_steps,
+        reward_threshold=node.reward_threshold,
+        reward_range=probe.reward_range,
+    )
+    # training's own vectorization, for another may be another task (Atari's has other observations)
     if node.vectorization == "async":
-        return "sync"  # the same environments, without their processes
-    if node.vectorization == "envpool" and not node.kwargs and node.id in gym.registry:
+        make = partial(make, vectorization="sync")  # the same environments, without their processes
+        return _gymnasium_judge(make, kwargs, _ask(make))
+    if node.vectorization == "envpool" and not kwargs and node.id in gym.registry:
         # Gymnasium's can be seeded again, where it is the same environment; EnvPool's arguments are its own
         with contextlib.suppress(ConfigError):  # a package may be missing
-            other = GymnasiumEnvironment(node.id, 1, max_episode_steps=probe.max_episode_steps)
-            other.close()
-            if _alike(probe, other):
-                return "auto"
-    return node.vectorization
+            other = partial(make, vectorization="auto")
+            known = _ask(other)
+            if _alike(probe, known):
+                return _gymnasium_judge(other, kwargs, known)
+    return _gymnasium_judge(make, kwargs, probe)
+
+
+def _ask(make: Callable[..., GymnasiumEnvironment]) -> GymnasiumEnvironment:
+    known = make(num_episodes=1)
+    known.close()
+    return known
+
+
+def _gymnasium_judge(
+    make: Callable[..., GymnasiumEnvironment], kwargs: dict[str, Any], known: GymnasiumEnvironment
+) -> Judge:
+    def draw() -> GymnasiumEnvironment:
+        try:
+            drawn = make(num_episodes=1, vectorization="sync", kwargs={**kwargs, "render_mode": "rgb_array"})
+        except ConfigError:
+            if not known.is_batch_implementation:
+                raise
+            return make(num_episodes=1)  # whose arguments are not those of a single environment
+        if _alike(drawn, known):
+            return drawn
+        drawn.close()
+        return make(num_episodes=1)
+
+    return Judge(known, make, _EVAL_ENVS if known.is_batch_implementation else _EVAL_ENVS_SYNC, draw)
 
 
 def _alike(one: AbstractEnvironment, other: AbstractEnvironment) -> bool:
@@ -105,21 +133,6 @@ def _alike(one: AbstractEnvironment, other: AbstractEnvironment) -> bool:
     else:
         same = actions == others
     return same and one.observation_space.shape == other.observation_space.shape
-
-
-def _drawable(
-    make: Callable[..., GymnasiumEnvironment], kwargs: dict[str, Any], single: GymnasiumEnvironment
-) -> GymnasiumEnvironment:
-    """One environment that can be drawn, or `single` as it is where the policy could not act in that one."""
-    try:
-        drawn = make(num_episodes=1, vectorization="sync", kwargs={**kwargs, "render_mode": "rgb_array"})
-    except ConfigError:
-        if not single.is_batch_implementation:
-            raise
-        return single  # its arguments are not those of a single environment
-    kept, other = (drawn, single) if _alike(drawn, single) else (single, drawn)
-    other.close()
-    return kept
 
 
 def problem_environments() -> dict[str, AbstractEnvironment]:
