@@ -9,12 +9,12 @@ from typing import Any
 from omegaconf import DictConfig
 
 from scorepath.build import make_environment
-from scorepath.callbacks import Stopping
 from scorepath.config import leaves
 from scorepath.errors import ConfigError
 from scorepath.module import PolicyGradient
 from scorepath.run.checkpoints import read_newest
 from scorepath.run.restore import check_optimizers, check_policy
+from scorepath.run.schedule import Schedule
 
 log = logging.getLogger("scorepath")
 
@@ -84,16 +84,14 @@ def _differences(keys: list[str], there: Mapping[str, Any], here: Mapping[str, A
 
 
 def has_ended(
-    cfg: DictConfig, module: PolicyGradient, stopping: Stopping, path: Path, checkpoint: Mapping[str, Any]
+    cfg: DictConfig, module: PolicyGradient, schedule: Schedule, path: Path, checkpoint: Mapping[str, Any]
 ) -> bool:
-    """Whether the run of a checkpoint had reached its end, so that nothing is left to learn; tells `stopping` of it.
+    """Whether the run of a checkpoint, which `schedule` has loaded, had reached its end: nothing is left to learn.
 
     Raises:
         ConfigError: for a run that has, if how it learns was changed: its config would tell of what never was.
     """
-    stopping.load_state_dict(checkpoint["callbacks"].get(stopping.state_key) or stopping.state_dict())
-    solved = cfg.stop_when_solved and stopping.solved_at_env_steps is not None
-    ended = module.env_steps >= cfg.max_env_steps or solved
+    ended = module.env_steps >= cfg.max_env_steps or schedule.solved
     there, here = leaves(checkpoint["scorepath"]["config"]), leaves(module.config)
     changed = [key for key in there if _is_below(key, (*_LEARNING, "max_env_steps")) and there[key] != here.get(key)]
     if ended and changed:

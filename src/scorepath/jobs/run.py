@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from scorepath import garbage
 from scorepath.build import Parts, make_environment
-from scorepath.callbacks import Stopping, explain_refusal
+from scorepath.callbacks import explain_refusal
 from scorepath.envs import AbstractEnvironment
 from scorepath.jobs.finish import final_evaluation, finish_dashboard, report
 from scorepath.jobs.resume import has_ended, load_run
@@ -27,7 +27,8 @@ from scorepath.run.directory import check_room
 from scorepath.run.files import write_text
 from scorepath.run.processes import Companions
 from scorepath.run.restore import check_progress
-from scorepath.run.signals import GracefulStop
+from scorepath.run.schedule import Schedule
+from scorepath.run.signals import Signals
 from scorepath.run.summary import Summary
 
 log = logging.getLogger("scorepath")
@@ -46,16 +47,15 @@ def run(cfg: DictConfig, directory: Path, parts: Parts, summary: Summary) -> Non
         _set_machine(cfg, summary.irreproducible)
         resumed = load_run(cfg, directory, module)
         garbage.resume()
-        stopping = Stopping(cfg.max_env_steps, parts.judge.known.reward_threshold, cfg.stop_when_solved)
-        stop_signal = GracefulStop(directory, cfg.env.get("step_timeout") or _PATIENCE)
+        signals = Signals(directory, cfg.env.get("step_timeout") or _PATIENCE, module.progress)
         chosen = make_callbacks(cfg)
-        trainer = make_trainer(
-            cfg, [stopping, *chosen.values(), stop_signal], make_loggers(cfg, directory, module), module
-        )
+        threshold = parts.judge.known.reward_threshold
+        schedule = Schedule(cfg.max_env_steps, threshold, cfg.stop_when_solved, signals, chosen.values())
+        trainer = make_trainer(cfg, [*chosen.values(), schedule], make_loggers(cfg, directory, module), module)
         if resumed is not None:
             check_progress(trainer, *resumed)
-        ended = resumed is not None and has_ended(cfg, module, stopping, *resumed)
-        with stop_signal, Companions(directory) as companions:
+        ended = resumed is not None and has_ended(cfg, module, schedule, *resumed)
+        with signals, Companions(directory) as companions:
             _announce(cfg, directory, trainer, module, summary)
             started, steps_before = time.perf_counter(), module.env_steps
             try:
@@ -69,18 +69,15 @@ def run(cfg: DictConfig, directory: Path, parts: Parts, summary: Summary) -> Non
                 summary.episodes = module.episodes
                 summary.train_seconds = round(seconds, 3)
                 summary.env_steps_per_second = round((module.env_steps - steps_before) / seconds, 1)
-                summary.solved_at_env_steps = stopping.solved_at_env_steps
+                summary.solved_at_env_steps = schedule.solved_at_env_steps
                 summary.weights_sha256 = weights_sha256(module.policy)
-            stop_signal.check()
-            stop_signal.at_once = True
-            final_evaluation(cfg, module, summary)
-            stop_signal.at_once = False
-            solved = cfg.stop_when_solved and stopping.solved_at_env_steps is not None
-            summary.status = "solved" if solved else "completed"
+            with signals.heard_at_once():
+                final_evaluation(cfg, module, summary)
+            summary.status = "solved" if schedule.solved else "completed"
             if trainer.is_global_zero:
                 finish_dashboard(cfg, trainer, module, parts.judge, summary)
                 log.info("%s", report(summary, directory))
-            stop_signal.check()
+            signals.check()
 
 
 def make_module(cfg: DictConfig, parts: Parts) -> PolicyGradient:
