@@ -11,13 +11,8 @@ from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from scorepath.baselines import AbstractBaseline, MakeOptimizer
-from scorepath.build.environments import (
-    Judge,
-    construct,
-    make_environment,
-    make_judge,
-    problem_environments,
-)
+from scorepath.build.environments import construct, make_environment, problem_environments
+from scorepath.build.judge import Judge, make_judge
 from scorepath.build.machine import check_compiler, check_devices, check_nodes
 from scorepath.compatibility import check_baseline, check_batch, check_estimator, check_head
 from scorepath.distributions import AbstractHead
