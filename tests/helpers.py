@@ -32,6 +32,7 @@ from processes import PATIENCE, ROOT, environment
 
 from scorepath.cli import main
 from scorepath.envs.dynamics import Pendulum
+from scorepath.module import AbstractObserver
 from scorepath.run.csv_logger import read_metrics
 
 CONF = ROOT / "conf"
@@ -312,13 +313,13 @@ class Digests(pl.Callback):
         Path(f"rank_{trainer.global_rank}").write_text(hashlib.sha256(content).hexdigest())
 
 
-class Returns(pl.Callback):
+class Returns(AbstractObserver):
     """Every process writes the returns of its own episodes."""
 
-    def on_train_start(self, trainer, module):
-        module.diagnose = self._write
+    def is_due(self, update_index):
+        return True
 
-    def _write(self, episodes, weighed):
+    def observe(self, module, episodes, weighed, window):
         returns = " ".join(str(float(value)) for value in episodes.episode_returns)
         Path(f"returns_{os.environ.get('LOCAL_RANK', 0)}").write_text(returns)
         return {}
