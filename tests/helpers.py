@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -138,16 +139,8 @@ def benchmark(folder: Path, *overrides: str) -> Outcome:
 
 
 def _job(config: str) -> Callable[[Any], Any]:
-    from scorepath.jobs.benchmark import benchmark as benchmark_job
-    from scorepath.jobs.check_gradient import check_gradient as check_gradient_job
-    from scorepath.jobs.compare_estimators import compare_estimators as compare_job
-    from scorepath.jobs.evaluate import evaluate as evaluate_job
-    from scorepath.jobs.plot import plot as plot_job
-    from scorepath.jobs.train import train as train_job
-
-    jobs = {"train": train_job, "eval": evaluate_job, "plot": plot_job, "check_gradient": check_gradient_job}
-    jobs |= {"compare_estimators": compare_job, "benchmark": benchmark_job}
-    return jobs[config]
+    """What a script hands to `main`."""
+    return runpy.run_path(str(SCRIPTS / f"{config}.py"))["evaluate" if config == "eval" else config]
 
 
 def _run_here(config: str, folder: Path, directory: str, *overrides: str) -> Outcome:
