@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from processes import PATIENCE, ROOT, environment
 
 from scorepath.cli import main
 from scorepath.envs.dynamics import Pendulum
+from scorepath.module import AbstractObserver
 from scorepath.run.csv_logger import read_metrics
 
 CONF = ROOT / "conf"
@@ -137,16 +139,8 @@ def benchmark(folder: Path, *overrides: str) -> Outcome:
 
 
 def _job(config: str) -> Callable[[Any], Any]:
-    from scorepath.jobs.benchmark import benchmark as benchmark_job
-    from scorepath.jobs.check_gradient import check_gradient as check_gradient_job
-    from scorepath.jobs.compare_estimators import compare_estimators as compare_job
-    from scorepath.jobs.evaluate import evaluate as evaluate_job
-    from scorepath.jobs.plot import plot as plot_job
-    from scorepath.jobs.train import train as train_job
-
-    jobs = {"train": train_job, "eval": evaluate_job, "plot": plot_job, "check_gradient": check_gradient_job}
-    jobs |= {"compare_estimators": compare_job, "benchmark": benchmark_job}
-    return jobs[config]
+    """What a script hands to `main`."""
+    return runpy.run_path(str(SCRIPTS / f"{config}.py"))["evaluate" if config == "eval" else config]
 
 
 def _run_here(config: str, folder: Path, directory: str, *overrides: str) -> Outcome:
@@ -312,13 +306,13 @@ class Digests(pl.Callback):
         Path(f"rank_{trainer.global_rank}").write_text(hashlib.sha256(content).hexdigest())
 
 
-class Returns(pl.Callback):
+class Returns(AbstractObserver):
     """Every process writes the returns of its own episodes."""
 
-    def on_train_start(self, trainer, module):
-        module.diagnose = self._write
+    def is_due(self, update_index):
+        return True
 
-    def _write(self, episodes, weighed):
+    def observe(self, module, episodes, weighed, window):
         returns = " ".join(str(float(value)) for value in episodes.episode_returns)
         Path(f"returns_{os.environ.get('LOCAL_RANK', 0)}").write_text(returns)
         return {}

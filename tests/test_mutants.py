@@ -832,14 +832,14 @@ MUTANTS = (
     ),
     Mutant(
         "digest_without_buffers",
-        "run/summary.py",
+        "run/digest.py",
         "sorted(policy.state_dict().items())",
         "sorted(policy.named_parameters())",
         "test_run.py::test_digest_is_of_names_dtypes_shapes_and_bytes",
     ),
     Mutant(
         "digest_without_shapes",
-        "run/summary.py",
+        "run/digest.py",
         'f"{name} {array.dtype} {tuple(array.shape)}"',
         'f"{name} {array.dtype}"',
         "test_run.py::test_digest_is_of_names_dtypes_shapes_and_bytes",
@@ -986,6 +986,13 @@ MUTANTS = (
         "    norm = clip_gradients([parameter.grad for parameter in chosen if parameter.grad is not None], max_norm)\n"
         "    average_gradients(chosen)\n"
         "    return norm\n",
+        "test_ranks.py",
+    ),
+    Mutant(
+        "gradients_of_value_networks_stay_apart",
+        "baselines/value.py",
+        "                average_gradients(self.network.parameters())\n",
+        "",
         "test_ranks.py",
     ),
     Mutant(

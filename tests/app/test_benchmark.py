@@ -4,9 +4,11 @@ import json
 import math
 
 import pytest
-from helpers import benchmark
+from helpers import benchmark, finish, start
 
-pytestmark = pytest.mark.slow
+from benchmarks.peers.command import MISSING
+
+slow = pytest.mark.slow
 QUICK = ("warm_up=0.2", "seconds=0.6", "windows=1", "threads=1", "file=out.json")
 TASKS = (
     "+tasks.small=['env=cartpole','episodes_per_update=4']",
@@ -22,6 +24,7 @@ def measured(tmp_path_factory):
     return outcome, json.loads((folder / "out.json").read_text())
 
 
+@slow
 def test_training_is_measured_in_windows(measured):
     result = measured[1]["training"]["small"]
     assert len(result["env_steps_per_second"]) == 1
@@ -33,6 +36,7 @@ def test_training_is_measured_in_windows(measured):
     assert result["device"] == "cpu"
 
 
+@slow
 def test_the_limit_is_that_of_one_env_step_and_one_pass(measured):
     result = measured[1]["limit"]["small"]
     limit = result["limit"]
@@ -44,17 +48,36 @@ def test_the_limit_is_that_of_one_env_step_and_one_pass(measured):
     assert all(0 < share < 1 for share in result["share_of_limit"])
 
 
+@slow
 def test_parts_add_up_to_an_update(measured):
     result = measured[1]["parts"]["small"]
     assert sum(result["parts"].values()) == pytest.approx(result["seconds_per_update"])
     assert all(seconds > 0 for name, seconds in result["parts"].items() if name != "logging")
 
 
+@slow
 def test_tables_are_printed(measured):
     outcome, results = measured
     for title in ("Training, env steps per second", "The machine's limit", "Parts of an update", "out.json"):
         assert title in outcome.out
     assert results["machine"]["threads"] == 1
+
+
+def test_the_script_works_from_any_directory(tmp_path):
+    """`benchmarks` is not installed: the script has to find it beside itself."""
+    outcome = finish(start("benchmark", tmp_path, "parts=[]", *QUICK), tmp_path)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.endswith("\nout.json\n")
+    assert json.loads((tmp_path / "out.json").read_text())["machine"]["threads"] == 1
+
+
+def test_peers_are_found_from_any_directory(tmp_path):
+    """One that is not installed is a line of the table."""
+    peer = "+peers.JAX={module:jax_one_device,num_envs:[8]}"
+    outcome = benchmark(tmp_path, "parts=[peers]", "~peers", peer, *QUICK)
+    assert outcome.code == 0, outcome.err
+    row = next(line for line in outcome.out.splitlines() if line.split()[:2] == ["JAX", "8"])
+    assert MISSING in row or "JAX" in json.loads((tmp_path / "out.json").read_text())["peers"]
 
 
 @pytest.mark.parametrize(
@@ -71,6 +94,7 @@ def test_what_is_misspelt_is_refused_before_anything_is_measured(tmp_path, overr
     assert not (tmp_path / "out.json").exists()
 
 
+@slow
 def test_a_task_that_fails_is_named(tmp_path):
     outcome = benchmark(
         tmp_path, "parts=[training]", "+tasks.bad=['env=cartpole','dist=normal']", "choose=[bad]", *QUICK

@@ -9,9 +9,10 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+from helpers import ROOT
 
-import scorepath.benchmark.peers as peers
-from scorepath.benchmark.peers.command import MISSING, available_cores, seconds_since_process_start
+import benchmarks.peers as peers
+from benchmarks.peers.command import MISSING, available_cores, seconds_since_process_start
 
 REQUIRED = {
     "jax_reinforce": "jax",
@@ -23,8 +24,8 @@ REQUIRED = {
 
 
 def run(peer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"scorepath.benchmark.peers.{peer}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    command = [sys.executable, "-m", f"benchmarks.peers.{peer}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
 
 
 def test_every_peer_is_listed():
@@ -67,7 +68,7 @@ def test_the_jax_peer_learns():
 
 def test_the_jax_cartpole_is_gymnasiums():
     jax = pytest.importorskip("jax")
-    from scorepath.benchmark.peers.jax_reinforce import transition
+    from benchmarks.peers.jax_reinforce import transition
 
     step = jax.jit(transition)
     env = gymnasium.make("CartPole-v1").unwrapped
@@ -94,7 +95,7 @@ def test_cores_and_age_of_the_process():
 
 @pytest.mark.parametrize("arguments", [("--num-envs", "0"), ("--seconds", "-1"), ("--threads", "0")])
 def test_sizes_must_be_positive(arguments, monkeypatch, capsys):
-    from scorepath.benchmark.peers.command import main
+    from benchmarks.peers.command import main
 
     monkeypatch.setattr(sys, "argv", ["peer", *arguments])
     with pytest.raises(SystemExit, match="2"):

@@ -3,6 +3,8 @@
 import pytest
 from helpers import train
 
+from scorepath.run.checkpoints import load_checkpoint
+
 pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning")
 
 SMALL = ("episodes_per_update=4", "eval.episodes=2", "record_episode=false", "logger=csv")
@@ -48,6 +50,16 @@ def test_works(tmp_path, given):
     outcome = train(tmp_path, *FEW, *given)
     assert outcome.code == 0, outcome.err
     assert outcome.summary["env_steps"] > 0
+
+
+def test_a_checkpoint_holds_what_the_others_have_made_of_its_evaluation(tmp_path):
+    """Or a resumed run waits for an evaluation longer than one that was not stopped."""
+    patient = {"monitor": "eval/return_mean", "mode": "max", "patience": 100, "min_delta": 1e9}
+    outcome = train(tmp_path, *FEW, *callback("EarlyStopping", **patient))
+    assert outcome.code == 0, outcome.err
+    states = load_checkpoint(outcome.directory / "checkpoints" / "last.ckpt")["callbacks"]
+    (waited,) = [state["wait_count"] for key, state in states.items() if key.startswith("EarlyStopping")]
+    assert waited == len([row for row in outcome.rows if row["eval/return_mean"]]) - 1 > 0
 
 
 def test_what_lightning_logs_stands_at_env_steps(tmp_path):

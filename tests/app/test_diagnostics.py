@@ -92,12 +92,11 @@ def test_what_is_logged_is_true_of_the_updates(module):
     gradients, logged = [], []
     for k in range(1000):
         module.update_index = k
-        callback.on_train_batch_start(None, module, 0, 0)
         seed_torch(0, Stream.ACTION, index=k)
         (episodes,) = module.estimator.collect(env, module.policy, derive_seed(0, Stream.ENVIRONMENT, index=k))
         surrogate = surrogate_loss(module.estimator, module.baseline, module.policy, episodes, module.gamma)
         state = torch.get_rng_state()
-        logged.append(module.diagnose(episodes, surrogate))
+        logged.append(callback.observe(module, episodes, surrogate, 0))
         assert torch.equal(torch.get_rng_state(), state)
         gradients.append(flat_gradient(surrogate.loss, parameters))
         torch.testing.assert_close(logged[-1]["gradient/norm"], gradients[-1].norm(), rtol=1e-4, atol=1e-4)
@@ -120,10 +119,10 @@ def test_score_function_and_pathwise_agree_in_a_large_batch(module):
 
 def test_a_batch_that_cannot_be_cut_has_no_variance(module):
     callback = GradientDiagnostics(groups=2)
-    callback.on_train_batch_start(None, module, 0, 0)
     env = TorchEnvironment(LQR(horizon=5), 1)
     (episodes,) = module.estimator.collect(env, module.policy, 0)
-    metrics = module.diagnose(episodes, surrogate_loss(module.estimator, module.baseline, module.policy, episodes, 0.9))
+    surrogate = surrogate_loss(module.estimator, module.baseline, module.policy, episodes, 0.9)
+    metrics = callback.observe(module, episodes, surrogate, 0)
     assert "gradient/variance" not in metrics
     assert metrics["gradient/effective_batch_size"] > 0
 
@@ -131,14 +130,13 @@ def test_a_batch_that_cannot_be_cut_has_no_variance(module):
 def test_weights_of_one_size_are_all_effective_whatever_their_signs(module):
     """(Σ|w|)² / Σ w² of 80 weights of ±3 is 80; where only ten are not 0, 10."""
     callback = GradientDiagnostics()
-    callback.on_train_batch_start(None, module, 0, 0)
     (episodes,) = module.estimator.collect(module.make_env("cpu"), module.policy, 0)
     signs = torch.tensor([3.0, -3.0]).repeat(5, 8)
     few = signs * (torch.arange(16) < 2)
     found = []
     for weights in (signs, few):
-        callback._seen = -1
-        metrics = module.diagnose(episodes, Weighed(signs, weights, episodes.rewards, episodes, episodes.rewards))
+        weighed = Weighed(signs, weights, episodes.rewards, episodes, episodes.rewards)
+        metrics = callback.observe(module, episodes, weighed, 0)
         found.append(float(metrics["gradient/effective_batch_size"]))
     assert found == pytest.approx([80.0, 10.0])
 

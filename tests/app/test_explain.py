@@ -34,7 +34,7 @@ def no_module(monkeypatch):
     def refuse(*args):
         raise AssertionError("built")
 
-    monkeypatch.setattr("scorepath.build.make_module", refuse)
+    monkeypatch.setattr("scorepath.build.make_parts", refuse)
 
 
 def test_every_argument_of_the_trainer_is_ours_or_passed_on():

@@ -184,8 +184,8 @@ def writes_in_place(call: ast.Call) -> bool:
 
 
 def test_nothing_is_written_over_in_its_place():
-    """But by `replacing`. A lock's file holds nothing to lose, a console's is no file, and the stopwatch's is new."""
-    own = {"run/files.py", "run/lock.py", "run/console.py", "benchmark/stopwatch.py"}
+    """But by `replacing`. A lock's file holds nothing to lose, and a console's is no file."""
+    own = {"run/files.py", "run/lock.py", "run/console.py"}
     names = {path.relative_to(ROOT / "src" / "scorepath").as_posix(): path for path in SOURCES}
     found = [
         f"{name}: {ast.unparse(node)}"

@@ -11,7 +11,7 @@ from counting import UNLIMITED
 from gymnasium.vector import AutoresetMode
 from hydra import compose, initialize_config_dir
 
-from scorepath.build import make_environment, make_evaluation_environment
+from scorepath.build import make_environment, make_judge
 from scorepath.distributions import Categorical
 from scorepath.envs import GymnasiumEnvironment
 from scorepath.envs.envpool import EnvPoolLanes
@@ -33,7 +33,9 @@ def train_config(*overrides):
 def both(*overrides, render=False):
     """The environments of training and of evaluation, whose spaces a policy cannot tell apart."""
     cfg = train_config("env=gym", "dist=categorical", *overrides)
-    trained, judged = make_environment(cfg.env, 2), make_evaluation_environment(cfg.env, 2, render=render)
+    trained = make_environment(cfg.env, 2)
+    judge = make_judge(cfg.env, trained)
+    judged = judge.drawable() if render else judge.environment(2)
     assert trained.observation_space.shape == judged.observation_space.shape
     assert trained.action_space.shape == judged.action_space.shape
     assert trained.max_episode_steps == judged.max_episode_steps
@@ -212,15 +214,20 @@ def test_fetch_reach_is_played_or_refused_with_a_place(vectorization):
     close(trained, judged)
 
 
+def drawable(override):
+    node = train_config(override).env
+    return make_judge(node, make_environment(node, 1)).drawable()
+
+
 def test_training_environments_draw():
     """The swing-up by CartPole's renderer: the pole hangs at first; an LQR has no picture."""
-    drawn = make_evaluation_environment(train_config("env=cartpole_swingup_torch").env, 1, render=True)
+    drawn = drawable("env=cartpole_swingup_torch")
     drawn.reset(0)
     hanging = drawn.render()
     drawn._state = torch.zeros(1, 4)
     assert hanging.shape == (400, 600, 3) and not np.array_equal(hanging, drawn.render())
     assert drawn.render_fps == 50
     drawn.close()
-    plain = make_evaluation_environment(train_config("env=lqr").env, 1, render=True)
+    plain = drawable("env=lqr")
     plain.reset(0)
     assert plain.render() is None

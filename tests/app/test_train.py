@@ -10,6 +10,7 @@ from helpers import FAULTY, SCRIPTS, Outcome, finish, imported_by, snapshot, sta
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
 from scorepath.run.directory import claim
 from scorepath.run.summary import versions
 
@@ -464,7 +465,25 @@ def test_pathwise_that_diverges_says_so(tmp_path):
     assert outcome.summary["status"] == "failed"
 
 
-# ------------------------------------------------------------------ what is imported
+# ------------------------------------------------------------------ what is built and imported
+
+
+@pytest.mark.parametrize(("override", "number"), [("env=cartpole", 4), ("env=pendulum_torch", 5)])
+def test_what_an_environment_is_is_asked_once(tmp_path, monkeypatch, override, number):
+    """One to ask, one that trains, one that judges and one that is drawn; of a twin, one more: what judges it."""
+    built = []
+    for kind in (GymnasiumEnvironment, TorchEnvironment):
+        monkeypatch.setattr(kind, "__init__", counted(kind.__init__, built))
+    succeed(train(tmp_path, "debug=one_update", "episodes_per_update=2", "record_episode=true", override))
+    assert len(built) == number
+
+
+def counted(make, built):
+    def init(self, *args, **kwargs):
+        built.append(self)
+        make(self, *args, **kwargs)
+
+    return init
 
 
 @pytest.mark.parametrize(

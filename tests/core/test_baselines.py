@@ -25,7 +25,7 @@ from scorepath.distributions import Bernoulli, Normal
 from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
 from scorepath.envs.dynamics import LQR, AbstractDynamics
 from scorepath.estimators import Pathwise, ScoreFunction
-from scorepath.module import PolicyGradient
+from scorepath.module import AbstractObserver, PolicyGradient
 from scorepath.policy import MLP, ObservationNormalizer, Policy
 from scorepath.returns import explained_variance, reward_to_go
 from scorepath.rollout import rollout, rollout_windows
@@ -357,6 +357,20 @@ def noisy_module(number=10_000):
     )
 
 
+class Seen(AbstractObserver):
+    """Keeps what was learned from."""
+
+    def __init__(self):
+        self.batches = []
+
+    def is_due(self, update_index):
+        return True
+
+    def observe(self, module, episodes, weighed, window):
+        self.batches.append(episodes)
+        return {}
+
+
 def correlation(one, other):
     return float(torch.corrcoef(torch.stack((one, other)))[0, 1])
 
@@ -367,13 +381,11 @@ def test_the_greedy_episode_shares_no_noise_with_the_sampled_actions():
 
     Alpha 1e-6 for a correlation of 10,000 pairs.
     """
-    module = noisy_module()
-    seen = []
-    module.diagnose = lambda episodes, surrogate: seen.append(episodes) or {}
+    module, seen = noisy_module(), Seen()
     silent = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = pl.Trainer(max_epochs=-1, max_steps=1, limit_val_batches=0, accelerator="cpu", **silent)
+    trainer = pl.Trainer(max_epochs=-1, max_steps=1, limit_val_batches=0, accelerator="cpu", callbacks=[seen], **silent)
     trainer.fit(module)
-    (batch,) = seen
+    (batch,) = seen.batches
     greedy = batch.extras["greedy_returns"]
     assert greedy.shape == (1, 10_000)
     assert abs(correlation(greedy[0], batch.actions[0])) < 4.9 / 10_000**0.5

@@ -33,7 +33,8 @@ def results(tmp_path_factory):
 
 def test_two_processes_are_one_of_twice_the_episodes(results):
     """Every baseline with every normalisation, and the estimators that weigh by variances: after the mean over both
-    processes and after clipping, in chunks and in one; and all that is kept for the next update.
+    processes and after clipping, in chunks and in one; and all that is kept for the next update. A value network stays
+    one also where each process fits it to other episodes.
     """
     first, second, alone = results
     assert first.keys() == second.keys() == alone.keys()

@@ -56,5 +56,9 @@ class AbstractBaseline(nn.Module, ABC):
         return None
 
     def fit(self, episodes: Episodes, returns: Tensor, optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor]:
-        """Learns from a batch after the advantages were taken from it. Returns metrics."""
+        """Learns from a batch after the advantages were taken from it. Returns metrics.
+
+        Processes that learn together are all given the episodes of all and the same random numbers; they stay alike to
+        the last bit if `ranks.average_gradients` is called before each step.
+        """
         return {}

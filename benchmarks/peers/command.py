@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-MISSING = 'This peer is not installed: pip install "scorepath[peers]".'
+MISSING = 'This peer is not installed: pip install -e ".[peers]".'
 
 HIDDEN = (64, 64)  # of every peer's policy, with tanh between the layers
 GAMMA = 0.99

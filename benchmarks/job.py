@@ -19,8 +19,9 @@ from scorepath.config import nearest
 from scorepath.errors import ConfigError, ScorepathError
 from scorepath.run.files import write_text
 
-_TRAIN = Path(__file__).resolve().parents[3] / "scripts" / "train.py"
-_STOPWATCH = "scorepath.benchmark.stopwatch.Stopwatch"
+_ROOT = Path(__file__).resolve().parents[1]  # from which processes of their own import `benchmarks`
+_TRAIN = _ROOT / "scripts" / "train.py"
+_STOPWATCH = "benchmarks.stopwatch.Stopwatch"
 _SECONDS = 600  # that a process may take
 
 
@@ -65,7 +66,8 @@ class _Benchmark:
 
     def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """A process with this many threads; its output is kept."""
-        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
+        paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "PYTHONPATH": os.pathsep.join(paths)}
         return subprocess.run(
             [sys.executable, *command], capture_output=True, text=True, timeout=_SECONDS, check=False, env=environment
         )
@@ -159,7 +161,7 @@ def peers(bench: _Benchmark) -> dict[str, Any]:
     rows = []
     for name, peer in bench.cfg["peers"].items():
         for number in peer["num_envs"]:
-            module, seconds = f"scorepath.benchmark.peers.{peer['module']}", str(bench.cfg["seconds"])
+            module, seconds = f"benchmarks.peers.{peer['module']}", str(bench.cfg["seconds"])
             options = ["--num-envs", str(number), "--seconds", seconds, "--threads", str(bench.threads)]
             done = bench.run(["-m", module, *options])
             if done.returncode:
@@ -187,7 +189,7 @@ def startup(bench: _Benchmark) -> dict[str, Any]:
             results[name] = [seconds_of(bench, command(seed)) for seed in range(bench.cfg["seeds"])]
         for name, peer in bench.cfg["peers"].items():
             for seed in range(bench.cfg["seeds"]):
-                solve = ["-m", f"scorepath.benchmark.peers.{peer['module']}", "--solve", str(seed)]
+                solve = ["-m", f"benchmarks.peers.{peer['module']}", "--solve", str(seed)]
                 begin = time.perf_counter()
                 if bench.run(solve).returncode == 0:
                     results.setdefault(f"{name}, solved and evaluated", []).append(time.perf_counter() - begin)
@@ -242,9 +244,9 @@ def last_line(text: str) -> str:
 def print_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Columns as wide as they need to be."""
     table = [list(heads), *(list(row) for row in rows)]
-    widths = [max(len(row[i]) for row in table if i < len(row)) for i in range(len(heads))]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     print(f"\n{title}")
     for row in table:
-        numbers = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=False)]
+        numbers = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         print("  " + "  ".join([row[0].ljust(widths[0]), *numbers]).rstrip())
     sys.stdout.flush()

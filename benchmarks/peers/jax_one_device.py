@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from scorepath.benchmark.peers.command import main
-from scorepath.benchmark.peers.jax_reinforce import measure_on, solve_on
+from benchmarks.peers.command import main
+from benchmarks.peers.jax_reinforce import measure_on, solve_on
 
 
 def measure(num_envs: int, seconds: float, threads: int) -> dict[str, Any]:

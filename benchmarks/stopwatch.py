@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import torch
 
-from scorepath.benchmark.limit import measure
+from benchmarks.limit import measure
 from scorepath.module import PolicyGradient
 from scorepath.types import Episodes
 

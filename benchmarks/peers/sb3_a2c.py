@@ -7,7 +7,7 @@ policy's size besides, which is part of the algorithm.
 import time
 from typing import Any
 
-from scorepath.benchmark.peers.command import (
+from benchmarks.peers.command import (
     EVALUATION_EPISODES,
     GAMMA,
     HIDDEN,

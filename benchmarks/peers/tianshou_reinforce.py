@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from scorepath.benchmark.peers.command import (
+from benchmarks.peers.command import (
     GAMMA,
     HIDDEN,
     MISSING,

@@ -14,7 +14,7 @@ import itertools
 import time
 from typing import Any, NamedTuple
 
-from scorepath.benchmark.peers.command import (
+from benchmarks.peers.command import (
     EVALUATION_EPISODES,
     GAMMA,
     HIDDEN,

@@ -6,7 +6,7 @@ The loss insists on a value network: a linear one that is never trained, as the 
 import time
 from typing import Any
 
-from scorepath.benchmark.peers.command import (
+from benchmarks.peers.command import (
     GAMMA,
     HIDDEN,
     MISSING,
