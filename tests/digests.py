@@ -57,10 +57,10 @@ CONFIGURATIONS = {
     "pathwise": "env=pendulum_torch dist=normal_rsample estimator=pathwise policy.normalize_observations=true"
     " episodes_per_update=4 max_env_steps=4000",
     "pathwise episode": "env=lqr estimator=pathwise_episode max_env_steps=6000",
-    "straight through": "env=pendulum_discrete_torch dist=one_hot_straight_through estimator=straight_through"
-    " episodes_per_update=4 max_env_steps=3000",
-    "gumbel softmax": "env=pendulum_discrete_torch dist=relaxed_categorical estimator=gumbel_softmax"
-    " episodes_per_update=4 max_env_steps=3000",
+    **{
+        estimator: f"env=pendulum_discrete_torch estimator={estimator} episodes_per_update=4 max_env_steps=3000"
+        for estimator in ("straight_through", "gumbel_softmax")
+    },
     "ivw_h": "env=pendulum_torch estimator=ivw_h episodes_per_update=4 max_env_steps=3000",
     "alpha order": "env=lqr estimator=alpha_order episodes_per_update=4 max_env_steps=3000",
     "ddcg": "env=lqr estimator=ddcg episodes_per_update=4 max_env_steps=3000",
@@ -78,6 +78,10 @@ CONFIGURATIONS = {
     **{
         dist: f"env=acrobot dist={dist} episodes_per_update=2 max_env_steps=3000 estimator.entropy_coefficient=0.01"
         for dist in ("binomial", "poisson")
+    },
+    **{
+        dist: f"env=pendulum_discrete_torch dist={dist} estimator=pathwise episodes_per_update=4 max_env_steps=3000"
+        for dist in ("relaxed_categorical", "one_hot_straight_through")
     },
     "relaxed_bernoulli": "env=pendulum_discrete_torch env.dynamics.torques=2 dist=relaxed_bernoulli"
     " estimator=score_function episodes_per_update=4 max_env_steps=2400",

@@ -3,6 +3,7 @@
 import ast
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ def relative(path: Path) -> str:
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 
 
+@cache
 def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -92,6 +94,17 @@ def test_the_package_needs_nothing_that_stands_beside_it():
     assert not [path for path in FILES if roots(path) & beside]
     named = [re.findall(r"_target_: *(\w+)", path.read_text("utf-8")) for path in (ROOT / "conf").rglob("*.yaml")]
     assert not {name for names in named for name in names} & beside
+
+
+def test_tests_of_the_core_know_neither_hydra_nor_lightning():
+    """Nor commands; what they share with others is taken along."""
+    shared = ("making", "cases", "references", "counting", "processes", "two_processes", "conftest")
+    files = [*(ROOT / "tests" / "core").glob("*.py"), *(ROOT / "tests" / f"{name}.py" for name in shared)]
+    shell = {f"scorepath.{name}" for name in HYDRA | LIGHTNING}
+    assert len(files) > 30
+    for path in files:
+        assert not roots(path) & {"hydra", "omegaconf", "lightning", "pytorch_lightning", "helpers"}, path
+        assert not {".".join(name.split(".")[:2]) for name in imports(path)} & shell, path
 
 
 def test_rollouts_know_nothing_of_returns():

@@ -1,4 +1,4 @@
-"""`compile=true`: the same run, to rounding errors. The compiler takes seconds, so that most of this is slow."""
+"""`compile=true`: the same run, to rounding errors. The compiler takes seconds, so that all of this is slow."""
 
 import shutil
 
@@ -37,6 +37,7 @@ def test_a_compiled_run_is_the_run_to_rounding_errors(tmp_path, name):
     assert again.summary["weights_sha256"] == compiled.summary["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_without_a_compiler_it_is_refused(tmp_path):
     process = start("train", tmp_path, "hydra.run.dir=run", "compile=true", PATH=str(tmp_path), CXX="no-such-compiler")
     outcome = finish(process, tmp_path / "run")

@@ -56,6 +56,7 @@ def test_a_package_without_a_pin_is_named(tmp_path):
     assert "add scpath_one==1.0+cpu" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_extra_that_does_not_resolve_is_named(tmp_path):
     done = check(tmp_path, 'a = ["scpath_one>=1"]\nb = ["scpath_two>2"]', "scpath_one==1.0\nscpath_two==2.0\n")
     assert done.returncode == 1

@@ -48,6 +48,7 @@ def test_weights_train_by_both_estimators(tmp_path, dist, estimator):
     assert (OneHotStraightThrough.rsample_bias in labels) == biased
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["score_function_unbiased", "pathwise_episode"])
 @pytest.mark.parametrize("dist", ["relaxed_bernoulli", "one_hot_straight_through"])
 def test_both_estimators_against_the_exact_gradient(tmp_path, dist, estimator):

@@ -486,7 +486,13 @@ def counted(make, built):
     return init
 
 
-@pytest.mark.parametrize("script", sorted(path.stem for path in SCRIPTS.glob("*.py")))
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(name, marks=() if name in ("train", "eval") else pytest.mark.slow)
+        for name in sorted(path.stem for path in SCRIPTS.glob("*.py"))
+    ],
+)
 def test_help_calls_each_script_by_its_name(tmp_path, script):
     outcome = finish(start(script, tmp_path, "--help"), tmp_path)
     assert outcome.code == 0

@@ -400,7 +400,11 @@ def mean_of_small_batches(estimator, batches=1000, number=3):
     return float(table.mean()), float(table.std()) / batches**0.5
 
 
-@pytest.mark.parametrize("estimator", [AlphaOrder(), DDCG(c=1.0), IVWH()], ids=lambda mix: type(mix).__name__)
+@pytest.mark.parametrize(
+    "estimator",
+    [*(pytest.param(mix, marks=pytest.mark.slow) for mix in (AlphaOrder(), DDCG(c=1.0))), IVWH()],
+    ids=["AlphaOrder", "DDCG", "IVWH"],
+)
 def test_the_labels_of_the_mixes_are_earned(estimator):
     """Weights from the same samples: on a quadratic, where both parts are unbiased, 1,000 batches of 3 tell the mean
     gradient from the exact -2 by more than 5 standard errors."""
@@ -409,7 +413,9 @@ def test_the_labels_of_the_mixes_are_earned(estimator):
     assert abs(mean + 2.0) > 5.0 * error
 
 
-@pytest.mark.parametrize("estimator", [Pathwise(window=None), SCORE], ids=lambda part: type(part).__name__)
+@pytest.mark.parametrize(
+    "estimator", [Pathwise(window=None), pytest.param(SCORE, marks=pytest.mark.slow)], ids=["Pathwise", "ScoreFunction"]
+)
 def test_their_parts_are_unbiased_there(estimator):
     mean, error = mean_of_small_batches(estimator)
     assert abs(mean + 2.0) < scipy.stats.norm.isf(ALPHA / 2) * error
