@@ -1082,7 +1082,7 @@ def run_tests(folder: Path, tests: Iterable[str], **variables: str) -> subproces
     own = {"PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | variables
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "", *map(path_of, tests)],
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not faults", *map(path_of, tests)],
         cwd=folder,
         env=kept | own,
         stdout=subprocess.PIPE,
