@@ -1081,8 +1081,9 @@ def run_tests(folder: Path, tests: Iterable[str], **variables: str) -> subproces
     """pytest on a copy of the package, without plugins, which take a third of its start."""
     own = {"PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | variables
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    options = ("-x", "-q", "-p", "no:cacheprovider", "-m", "not faults")  # slow ones too, where they are named
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "", *map(path_of, tests)],
+        [sys.executable, "-m", "pytest", *options, *map(path_of, tests)],
         cwd=folder,
         env=kept | own,
         stdout=subprocess.PIPE,
