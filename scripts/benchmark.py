@@ -1,5 +1,8 @@
 """Measures speed on this machine: python scripts/benchmark.py [parts=[training,limit]] ... ."""
 
+import sys
+from pathlib import Path
+
 from omegaconf import DictConfig
 
 from scorepath.cli import main
@@ -7,7 +10,8 @@ from scorepath.cli import main
 
 def benchmark(cfg: DictConfig) -> None:
     """The job; imported when it runs, so that --help does not wait for it."""
-    from scorepath.jobs import benchmark as job  # noqa: PLC0415
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `benchmarks` is no part of the package
+    from benchmarks import job  # noqa: PLC0415
 
     job.benchmark(cfg)
 

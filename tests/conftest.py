@@ -1,4 +1,4 @@
-"""Shared fixtures, and the Gymnasium environment that the tests play: small, scripted, real."""
+"""Shared fixtures, and the Gymnasium environments that the tests play: small, scripted, real."""
 
 import gc
 from typing import ClassVar
@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+
+from scorepath.envs import GymnasiumEnvironment
+from scorepath.envs.composite import width
 
 
 class Scripted(gym.Env):
@@ -113,10 +116,47 @@ class OneBuffer(gym.vector.VectorEnv):
         return observations, rewards, *self.flags, {}
 
 
+class Tree(gym.Env):
+    """Five steps; observes the numbers of its last action, leaf by leaf, and insists on its action space."""
+
+    def __init__(self, action_space):
+        self.action_space = action_space
+        self.observation_space = spaces.Box(-np.inf, np.inf, (width(action_space),), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(self.observation_space.shape, np.float32), {}
+
+    def step(self, action):
+        numbers = self.numbers(self.action_space, action)
+        self.steps += 1
+        return np.array(numbers, np.float32), float(numbers[0]), self.steps == 5, False, {}
+
+    def numbers(self, space, action):
+        if isinstance(space, spaces.Dict):
+            assert set(action) == set(space)
+            return [number for key in space for number in self.numbers(space[key], action[key])]
+        if isinstance(space, spaces.Tuple):
+            assert isinstance(action, tuple)
+            return [number for pair in zip(space, action, strict=True) for number in self.numbers(*pair)]
+        # a Box without dims gets a scalar of numpy's, of which `contains` warns
+        assert space.contains(np.asarray(action) if isinstance(space, spaces.Box) else action), action
+        return np.ravel(action).tolist()
+
+
 # without Gymnasium's environment checker, which warns of the very faults that the tests are about
 gym.register("ScorepathTest/Scripted-v0", Scripted, max_episode_steps=50, disable_env_checker=True)
 gym.register("ScorepathTest/NoTimeLimit-v0", Scripted, disable_env_checker=True)
+gym.register("ScorepathTest/Tree-v0", Tree, max_episode_steps=50, disable_env_checker=True)
 gym.register("ScorepathTest/OneBuffer-v0", vector_entry_point=OneBuffer, max_episode_steps=5)
+
+
+def pytest_ignore_collect(collection_path, config):
+    """`pytest -m core` is a newcomer's door: it does not wait for what the other tests import."""
+    if config.option.markexpr == "core" and collection_path.suffix == ".py":
+        return "pytest.mark.core" not in collection_path.read_text() or None
+    return None
 
 
 torch.set_warn_always(True)  # or a warning of torch's fails only the test that happens to run first
@@ -133,3 +173,17 @@ def _torch_state():
     torch.set_num_threads(threads)
     gc.unfreeze()  # the scripts freeze what there is, and a process is not meant to run hundreds of them
     gc.enable()
+
+
+@pytest.fixture
+def make():
+    """GymnasiumEnvironment(...), closed at the end of the test."""
+    made = []
+
+    def build(*args, **kwargs):
+        made.append(GymnasiumEnvironment(*args, **kwargs))
+        return made[-1]
+
+    yield build
+    for env in made:
+        env.close()

@@ -4,12 +4,14 @@ This module also registers environments, by `helpers:Id` also for processes that
 """
 
 import contextlib
+import gc
 import hashlib
 import io
 import json
 import logging
 import math
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -27,19 +29,19 @@ import pytest
 import torch
 from gymnasium.envs.classic_control import CartPoleEnv
 from hydra.core.global_hydra import GlobalHydra
+from processes import PATIENCE, ROOT, environment
 
 from scorepath.cli import main
 from scorepath.envs.dynamics import Pendulum
+from scorepath.module import AbstractObserver
 from scorepath.run.csv_logger import read_metrics
 
-ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
 SCRIPTS = ROOT / "scripts"
 # the least that a run can do, whatever its environment
 ONE_UPDATE = ("debug=one_update", "logger=none", "callbacks=none")
 HOLD = "helpers:HoldCartPole-v0"
 FAULTY = "helpers:FaultyCartPole-v0"
-PATIENCE = 600.0  # seconds until a test gives up on another process; nothing is asserted about times
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,17 @@ def train(folder: Path, *overrides: str, directory: str | None = "run") -> Outco
     if directory is not None:
         overrides = (f"hydra.run.dir={directory}", *overrides)
     return _run_here("train", folder, directory or ".", *overrides)
+
+
+def succeed(outcome: Outcome) -> Outcome:
+    """The outcome of a command that must have ended well."""
+    assert outcome.code == 0, outcome.err
+    return outcome
+
+
+def snapshot(directory: Path) -> dict[str, bytes]:
+    """All files below a directory, by their paths."""
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def fork(folder: Path, *overrides: str) -> int:
@@ -126,16 +139,8 @@ def benchmark(folder: Path, *overrides: str) -> Outcome:
 
 
 def _job(config: str) -> Callable[[Any], Any]:
-    from scorepath.jobs.benchmark import benchmark as benchmark_job
-    from scorepath.jobs.check_gradient import check_gradient as check_gradient_job
-    from scorepath.jobs.compare_estimators import compare_estimators as compare_job
-    from scorepath.jobs.evaluate import evaluate as evaluate_job
-    from scorepath.jobs.plot import plot as plot_job
-    from scorepath.jobs.train import train as train_job
-
-    jobs = {"train": train_job, "eval": evaluate_job, "plot": plot_job, "check_gradient": check_gradient_job}
-    jobs |= {"compare_estimators": compare_job, "benchmark": benchmark_job}
-    return jobs[config]
+    """What a script hands to `main`."""
+    return runpy.run_path(str(SCRIPTS / f"{config}.py"))["evaluate" if config == "eval" else config]
 
 
 def _run_here(config: str, folder: Path, directory: str, *overrides: str) -> Outcome:
@@ -160,6 +165,8 @@ def _run_here(config: str, folder: Path, directory: str, *overrides: str) -> Out
         err.write(traceback.format_exc())
     finally:
         GlobalHydra.instance().clear()
+        gc.unfreeze()  # a process of its own would end now, and need not search for garbage
+        gc.enable()
         torch.set_num_threads(threads)
         os.chdir(cwd)
         os.environ.clear()
@@ -171,13 +178,6 @@ def _run_here(config: str, folder: Path, directory: str, *overrides: str) -> Out
         root.handlers[:] = handlers
         root.setLevel(level)
     return Outcome(code, out.getvalue(), err.getvalue(), folder / directory)
-
-
-def environment(**variables: str) -> dict[str, str]:
-    """Of another process: one thread, this checkout importable, Hydra's and Lightning's own variables unset."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HYDRA_", "LOCAL_RANK", "PYTEST_"))}
-    paths = os.pathsep.join((str(ROOT / "tests"), str(ROOT / "src")))  # the sources beside these tests
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **variables}
 
 
 # What the system answers: the machine's fault, in a process that knows nothing of it
@@ -306,13 +306,13 @@ class Digests(pl.Callback):
         Path(f"rank_{trainer.global_rank}").write_text(hashlib.sha256(content).hexdigest())
 
 
-class Returns(pl.Callback):
+class Returns(AbstractObserver):
     """Every process writes the returns of its own episodes."""
 
-    def on_train_start(self, trainer, module):
-        module.diagnose = self._write
+    def is_due(self, update_index):
+        return True
 
-    def _write(self, episodes, weighed):
+    def observe(self, module, episodes, weighed, window):
         returns = " ".join(str(float(value)) for value in episodes.episode_returns)
         Path(f"returns_{os.environ.get('LOCAL_RANK', 0)}").write_text(returns)
         return {}

@@ -1,6 +1,7 @@
 """The rules of the house, read from the sources with `ast`."""
 
 import ast
+import re
 import tomllib
 from pathlib import Path
 
@@ -11,16 +12,22 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "scorepath"
 FILES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))  # not in the package
 
 # Data flows from left to right: a module imports only from modules to its left.
 ORDER = ["types", "ranks", "seeding", "envs", "distributions", "policy", "rollout", "returns", "baselines"]
 ORDER += ["estimators", "update", "compatibility", "module", "callbacks", "run", "sources", "explain"]
-ORDER += ["build", "benchmark", "jobs", "cli"]
+ORDER += ["build", "jobs", "cli"]
 LEAVES = {"errors", "schedules", "config", "garbage", "registration"}  # importable by any
-HYDRA = {"sources", "explain", "build", "benchmark", "jobs", "cli"}
-LIGHTNING = {"module", "callbacks", "run", "sources", "build", "benchmark", "jobs"}
+HYDRA = {"sources", "explain", "build", "jobs", "cli"}
+LIGHTNING = {"module", "callbacks", "run", "sources", "build", "jobs"}
 # `verify` may import what it verifies, and only those who report its findings import it
 VERIFY_IMPORTS, VERIFY_IMPORTED_BY = set(ORDER[: ORDER.index("compatibility")]), {"callbacks", "jobs"}
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
 
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 
@@ -78,6 +85,15 @@ def test_a_module_imports_only_from_its_left(path):
     assert found <= allowed
 
 
+def test_the_package_needs_nothing_that_stands_beside_it():
+    """Nor do the options of conf, which go with it."""
+    beside = {"benchmarks", "scripts", "tests"}
+    assert BENCHMARKS
+    assert not [path for path in FILES if roots(path) & beside]
+    named = [re.findall(r"_target_: *(\w+)", path.read_text("utf-8")) for path in (ROOT / "conf").rglob("*.yaml")]
+    assert not {name for names in named for name in names} & beside
+
+
 def test_rollouts_know_nothing_of_returns():
     """Nor does anything before the baselines: what an episode is worth is not the rollout's business."""
     owners = {owner(path) for path in FILES if "returns" in house_imports(path)}
@@ -94,7 +110,7 @@ def test_lightning_is_known_only_from_the_module_on(path):
     assert not roots(path) & {"lightning", "pytorch_lightning"} or owner(path) in LIGHTNING
 
 
-@every_file
+@pytest.mark.parametrize("path", [*FILES, *BENCHMARKS], ids=relative)
 def test_files_fit_in_one_head(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) < 300
 
@@ -125,7 +141,7 @@ def test_checkpoints_are_never_unpickled_blindly(path):
             assert node.value.value is True
 
 
-@pytest.mark.parametrize("path", [*FILES, *SCRIPTS], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*FILES, *SCRIPTS, *BENCHMARKS], ids=relative)
 def test_everything_public_has_a_docstring(path):
     """Modules, functions and classes; of methods those of an interface, for overrides need none."""
     tree = parse(path)

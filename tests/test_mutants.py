@@ -27,7 +27,7 @@ class Mutant(NamedTuple):
     file: str
     old: str
     new: str
-    tests: str  # files or node ids below tests, with spaces between
+    tests: str  # files or node ids of any of the suites, with spaces between
 
 
 MUTANTS = (
@@ -58,7 +58,7 @@ MUTANTS = (
         "returns.py",
         "gamma ** torch.arange(steps,",
         "gamma ** torch.arange(1, steps + 1,",
-        "test_estimators.py::test_discounted_steps_weigh_step_t_by_gamma_to_the_t",
+        "test_score_function.py::test_discounted_steps_weigh_step_t_by_gamma_to_the_t",
     ),
     Mutant(
         "whiten_by_the_unbiased_deviation",
@@ -121,7 +121,7 @@ MUTANTS = (
         "types.py",
         "values.flatten(0, 1) if self.valid.all()",
         "values.flatten(0, 1) if self.valid.any()",
-        "test_estimators.py::test_nothing_beyond_an_episode_s_end_counts",
+        "test_score_function.py::test_nothing_beyond_an_episode_s_end_counts",
     ),
     Mutant(
         "episode_returns_carry_the_graph",
@@ -220,7 +220,7 @@ MUTANTS = (
         "rollout/episodes.py",
         "(dist.log_prob(action),) if log_probs",
         "(dist.log_prob(given),) if log_probs",
-        "test_estimators.py::test_log_probs_of_the_rollout_are_those_of_a_second_pass",
+        "test_score_function.py::test_log_probs_of_the_rollout_are_those_of_a_second_pass",
     ),
     Mutant(
         "rollout_deterministic_is_not_passed_on",
@@ -261,7 +261,7 @@ MUTANTS = (
     Mutant(
         "serial_lanes_step_past_the_end",
         "envs/lanes.py",
-        "if not self._ended[lane]:",
+        "if playing[lane]:",
         "if True:",
         "test_envs.py::test_an_environment_whose_episode_has_ended_is_not_stepped_by_sync",
     ),
@@ -503,7 +503,7 @@ MUTANTS = (
         "baselines/value.py",
         "self.value(episodes.last_observations) * ~episodes.terminated",
         "self.value(episodes.last_observations) * episodes.truncated",
-        "test_estimators.py::test_pathwise_reaches_the_policy_through_the_bootstrap",
+        "test_pathwise.py::test_pathwise_reaches_the_policy_through_the_bootstrap",
     ),
     Mutant(
         "value_bootstraps_terminations",
@@ -532,77 +532,77 @@ MUTANTS = (
         "estimators/score_function.py",
         "(log_prob * advantage).sum() / number",
         "(log_prob * advantage).mean()",
-        "test_estimators.py::test_the_score_function_is_the_textbook_s_loop",
+        "test_score_function.py::test_the_score_function_is_the_textbook_s_loop",
     ),
     Mutant(
         "score_function_goes_downhill",
         "estimators/score_function.py",
         "loss = -(log_prob * advantage)",
         "loss = (log_prob * advantage)",
-        "test_estimators.py::test_the_score_function_is_the_textbook_s_loop",
+        "test_score_function.py::test_the_score_function_is_the_textbook_s_loop",
     ),
     Mutant(
         "a_kept_graph_is_not_used",
         "estimators/score_function.py",
         "log_prob = episodes.steps_of(episodes.log_probs)",
         "log_prob = episodes.steps_of(episodes.log_probs.detach())",
-        "test_estimators.py::test_log_probs_of_the_rollout_are_those_of_a_second_pass",
+        "test_score_function.py::test_log_probs_of_the_rollout_are_those_of_a_second_pass",
     ),
     Mutant(
         "score_function_drops_the_bootstrap",
         "estimators/score_function.py",
         "return reward_to_go(episodes.rewards, episodes.is_last, gamma, last_values)",
         "return reward_to_go(episodes.rewards, episodes.is_last, gamma)",
-        "test_estimators.py::test_last_values_bootstrap_the_score_function_s_returns",
+        "test_score_function.py::test_last_values_bootstrap_the_score_function_s_returns",
     ),
     Mutant(
         "running_normalisation_by_this_batch",
         "estimators/score_function.py",
         "for moments in (self.moments, own):",
         "for moments in (own, self.moments):",
-        "test_estimators.py::test_running_normalisation_divides_by_the_deviation_of_earlier_returns_else_by_its_own",
+        "test_score_function.py::test_running_normalisation_divides_by_the_deviation_of_earlier_returns_else_by_its_own",
     ),
     Mutant(
         "entropy_bonus_of_the_wrong_sign",
         "estimators/score_function.py",
         "loss = loss - self.entropy_coefficient",
         "loss = loss + self.entropy_coefficient",
-        "test_estimators.py::test_the_entropy_bonus_is_the_mean_over_episodes_of_the_sum_over_valid_steps",
+        "test_score_function.py::test_the_entropy_bonus_is_the_mean_over_episodes_of_the_sum_over_valid_steps",
     ),
     Mutant(
         "entropy_bonus_is_a_mean_over_steps",
         "estimators/score_function.py",
         "entropies.mean() * episodes.valid.sum()",
         "entropies.mean() * episodes.valid.shape[1]",
-        "test_estimators.py::test_the_entropy_bonus_is_the_mean_over_episodes_of_the_sum_over_valid_steps",
+        "test_score_function.py::test_the_entropy_bonus_is_the_mean_over_episodes_of_the_sum_over_valid_steps",
     ),
     Mutant(
         "pathwise_differentiates_all_returns",
         "estimators/pathwise.py",
         "-advantages[0].mean()",
         "-advantages.mean()",
-        "test_estimators.py::test_pathwise_differentiates_the_mean_of_the_first_returns",
+        "test_pathwise.py::test_pathwise_differentiates_the_mean_of_the_first_returns",
     ),
     Mutant(
         "pathwise_drops_what_follows_a_window",
         "estimators/pathwise.py",
         "reward_to_go(episodes.rewards, episodes.is_last, gamma, last_values)",
         "reward_to_go(episodes.rewards, episodes.is_last, gamma)",
-        "test_estimators.py::test_pathwise_reaches_the_policy_through_the_bootstrap",
+        "test_pathwise.py::test_pathwise_reaches_the_policy_through_the_bootstrap",
     ),
     Mutant(
         "parts_of_a_loss_count_alike",
         "update.py",
         "yield loss * (part.valid.shape[1] / number),",
         "yield loss * (size / number),",
-        "test_estimators.py::test_the_parts_of_a_loss_add_up_to_it",
+        "test_score_function.py::test_the_parts_of_a_loss_add_up_to_it",
     ),
     Mutant(
         "metrics_of_parts_count_by_episodes",
         "update.py",
         "share = part.valid.sum() / valid_steps",
         "share = part.valid.shape[1] / number",
-        "test_estimators.py::test_the_parts_of_a_loss_add_up_to_it",
+        "test_score_function.py::test_the_parts_of_a_loss_add_up_to_it",
     ),
     Mutant(
         "alpha_order_weighs_the_wrong_estimate",
@@ -832,14 +832,14 @@ MUTANTS = (
     ),
     Mutant(
         "digest_without_buffers",
-        "run/summary.py",
+        "run/digest.py",
         "sorted(policy.state_dict().items())",
         "sorted(policy.named_parameters())",
         "test_run.py::test_digest_is_of_names_dtypes_shapes_and_bytes",
     ),
     Mutant(
         "digest_without_shapes",
-        "run/summary.py",
+        "run/digest.py",
         'f"{name} {array.dtype} {tuple(array.shape)}"',
         'f"{name} {array.dtype}"',
         "test_run.py::test_digest_is_of_names_dtypes_shapes_and_bytes",
@@ -930,11 +930,25 @@ MUTANTS = (
     ),
     # ------------------------------------------------------------------ of issue R, point 8
     Mutant(
-        "nan_check_forgets_truncations",
+        "nan_check_looks_past_the_end",
         "envs/gymnasium_env.py",
-        "self._ended |= terminated | truncated",
-        "self._ended |= terminated",
+        ".all(axis=1) & looked_at",
+        ".all(axis=1)",
         "test_envs.py::test_bad_values_after_an_episode_s_end_are_not_looked_at",
+    ),
+    Mutant(
+        "rollout_does_not_say_who_plays",
+        "rollout/lanes.py",
+        "step = self.env.step(given, self._playing())",
+        "step = self.env.step(given)",
+        "test_rollout.py::test_a_rollout_is_the_plain_gymnasium_loop_of_its_seeds_and_actions",
+    ),
+    Mutant(
+        "nan_check_forgets_who_begins",
+        "rollout/lanes.py",
+        "return self.alive | self._resetting if self._resets else self.alive",
+        "return self.alive",
+        "test_lanes.py::test_a_bad_first_observation_of_a_later_episode_is_refused",
     ),
     Mutant(
         "gamma_close_to_1_has_no_label",
@@ -972,6 +986,13 @@ MUTANTS = (
         "    norm = clip_gradients([parameter.grad for parameter in chosen if parameter.grad is not None], max_norm)\n"
         "    average_gradients(chosen)\n"
         "    return norm\n",
+        "test_ranks.py",
+    ),
+    Mutant(
+        "gradients_of_value_networks_stay_apart",
+        "baselines/value.py",
+        "                average_gradients(self.network.parameters())\n",
+        "",
         "test_ranks.py",
     ),
     Mutant(
@@ -1014,21 +1035,21 @@ MUTANTS = (
         "run/trust.py",
         "if name not in places.of(place)}",
         "if name not in _targets()}",
-        "faults/test_security_places.py::test_own_classes_elsewhere_are_refused",
+        "test_security_places.py::test_own_classes_elsewhere_are_refused",
     ),
     Mutant(
         "links_are_written_through",
         "run/reading.py",
         "if stat.S_ISLNK(mode):",
         "if False:",
-        "faults/test_security_folders.py::test_every_link_of_a_name_that_a_run_writes_is_found",
+        "test_security_folders.py::test_every_link_of_a_name_that_a_run_writes_is_found",
     ),
     Mutant(
         "states_of_optimizers_are_not_tried",
         "run/restore.py",
         "optimizer.step()",
         "pass",
-        "faults/test_security_checkpoints.py::test_crafted_checkpoints_end_in_a_sentence",
+        "test_security_checkpoints.py::test_crafted_checkpoints_end_in_a_sentence",
     ),
 )
 
@@ -1048,12 +1069,20 @@ def copy(tmp_path_factory) -> Path:
     return folder
 
 
+def path_of(test: str) -> str:
+    """Where a test file, or a node of it, lies: in whichever suite."""
+    file, _, node = test.partition("::")
+    (path,) = (ROOT / "tests").rglob(file)
+    assert not node or f"def {node.partition('[')[0]}(" in path.read_text(), f"{file} has no {node}"
+    return f"{path.relative_to(ROOT)}{'::' if node else ''}{node}"
+
+
 def run_tests(folder: Path, tests: Iterable[str], **variables: str) -> subprocess.CompletedProcess:
     """pytest on a copy of the package, without plugins, which take a third of its start."""
     own = {"PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | variables
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *(f"tests/{test}" for test in tests)],
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "", *map(path_of, tests)],
         cwd=folder,
         env=kept | own,
         stdout=subprocess.PIPE,
@@ -1085,6 +1114,7 @@ def test_every_fault_can_be_planted():
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
     for mutant in MUTANTS:
         assert (ROOT / "src" / "scorepath" / mutant.file).read_text().count(mutant.old) == 1, stale(mutant)
+        assert all(map(path_of, mutant.tests.split()))
 
 
 def stale(mutant: Mutant) -> str:

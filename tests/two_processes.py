@@ -7,6 +7,7 @@ RANK is 0 or 1 of two that meet in FOLDER, or `alone` with the whole. The result
 
 import sys
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import cases
 import torch
 from torch import distributed
 
+from scorepath.baselines import Value
 from scorepath.distributions import Categorical, Normal
 from scorepath.envs import TorchEnvironment
 from scorepath.envs.dynamics import LQR, random_mdp
@@ -56,7 +58,8 @@ def played(columns):
         actions=own.actions[rows],
         rewards=own.rewards[rows],
         valid=own.valid[rows],
-        greedy_returns=greedy[: 5 if columns.start else 7, columns],  # greedy episodes have lengths of their own
+        # greedy episodes have lengths of their own
+        extras={"greedy_returns": greedy[: 5 if columns.start else 7, columns]},
     )
     return policy, own
 
@@ -117,6 +120,11 @@ def everything(columns):
         arguments = {**arguments, "window": None} if "window" in arguments else arguments
         estimator, baseline = kind(**arguments).double(), cases.BASELINES[0][2]((2,))
         found[name] = learn(estimator, baseline, policy, episodes)
+    torch.manual_seed(0)
+    value = Value((2,), partial(torch.optim.SGD, lr=0.1), hidden_sizes=(5,), gradient_steps=3).double()
+    # to episodes of its own, though all are given the same: what the processes share is the mean of their gradients
+    value.fit(episodes.detach(), episodes.rewards.detach(), value.make_optimizer())
+    found[name] |= {f"apart.{key}": weight for key, weight in value.state_dict().items()}
     return found
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from scorepath.errors import NonFiniteError
 from scorepath.estimators import AbstractEstimator
 from scorepath.estimators.gradients import finish_gradients
 from scorepath.policy import Policy
-from scorepath.ranks import average_gradients, gather, mean_metrics, same_random_numbers
+from scorepath.ranks import gather, mean_metrics, same_random_numbers
 from scorepath.rollout import Evaluation, evaluate
 from scorepath.seeding import Stream, Streams, derive_seed
 from scorepath.types import Episodes
@@ -33,6 +34,18 @@ class UpdateIndices(Iterable[int]):
 
     def __iter__(self) -> Iterator[int]:
         return itertools.count()
+
+
+class AbstractObserver(pl.Callback, ABC):
+    """A callback that is shown what an update learns from, and leaves all as it is."""
+
+    @abstractmethod
+    def is_due(self, update_index: int) -> bool:
+        """Whether to look at this update, which is logged then."""
+
+    @abstractmethod
+    def observe(self, module: "PolicyGradient", episodes: Episodes, weighed: Weighed, window: int) -> dict[str, Tensor]:
+        """Metrics () of a window of it, before its optimizer step."""
 
 
 class PolicyGradient(pl.LightningModule):
@@ -104,20 +117,11 @@ class PolicyGradient(pl.LightningModule):
         self.episodes = 0
         self.evaluation: Evaluation | None = None  # the last one
         self.rollout_return = 0.0  # mean episode return of the last update
-        # given each window and its weights before the optimizer step; returns metrics, and leaves all as it is
         self._learning_rates: list[list[float]] = []  # of each optimizer's parameter groups
-        self.diagnose: Callable[[Episodes, Weighed], dict[str, Tensor]] | None = None
-        self.skip_evaluation = False  # Lightning evaluates before it stops, also where none is due
-
-    # ------------------------------------------------------------------ training
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        own = [self._make_optimizer(self.policy.parameters())]
-        of_baseline = self.baseline.make_optimizer()
-        if of_baseline is not None:
-            parameters = list(self.baseline.parameters())
-            of_baseline.register_step_pre_hook(lambda *_: average_gradients(parameters))
-        optimizers = own if of_baseline is None else [*own, of_baseline]
+        made = (self._make_optimizer(self.policy.parameters()), self.baseline.make_optimizer())
+        optimizers = [optimizer for optimizer in made if optimizer is not None]
         self._learning_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
         return optimizers
 
@@ -152,21 +156,29 @@ class PolicyGradient(pl.LightningModule):
         """One optimizer step from one window, which is the update's window-th, then the baseline's fit."""
         optimizer = self._optimizers()[0]
         weighed = weigh(self.estimator, self.baseline, self.policy, episodes, self.gamma)
-        diagnosed = {} if self.diagnose is None else self.diagnose(episodes, weighed)
+        observed: dict[str, Tensor] = {}
+        for observer in self._observers():
+            observed |= observer.observe(self, episodes, weighed, window)
         optimizer.zero_grad()
-        parts = losses(self.estimator, self.policy, episodes, weighed.weights, self.gamma, self._chunk())
+        chunk = self.chunk or (_CHUNK if self.device.type == "cpu" else 64 * _CHUNK)
+        parts = losses(self.estimator, self.policy, episodes, weighed.weights, self.gamma, chunk)
         metrics = self._backward(parts)
         norm = finish_gradients(self.policy.parameters(), self.max_grad_norm)
         self._refuse_non_finite(norm, metrics)
         optimizer.step()
         fitted = self._fit(weighed, window)
-        return {**metrics, "train/grad_norm": norm, **diagnosed, **fitted}
+        return {**metrics, "train/grad_norm": norm, **observed, **fitted}
 
     def _training_environment(self) -> AbstractEnvironment:
         if self.env is None:
             self.env = self.make_env(self.device)
             check_windows(self.estimator, self.env, self.trainer.world_size)
         return self.env
+
+    def _observers(self) -> list[AbstractObserver]:
+        """The callbacks that look at this update."""
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        return [one for one in callbacks if isinstance(one, AbstractObserver) and one.is_due(self.update_index)]
 
     def _backward(self, parts: Iterable[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, Tensor]:
         """Adds up the gradients of the parts of a loss, and their metrics."""
@@ -199,7 +211,7 @@ class PolicyGradient(pl.LightningModule):
 
     def _finish_update(self, returns: Tensor, lengths: Tensor, metrics: Mapping[str, Tensor], started: float) -> None:
         """Counts an update, and logs it if it is due; returns and lengths (P N,) of all processes' episodes."""
-        due = self.update_index % self.log_every_n_updates == 0 or self.diagnose is not None
+        due = self.update_index % self.log_every_n_updates == 0 or bool(self._observers())
         steps = int(lengths.sum())
         self.update_index += 1
         self.env_steps += steps
@@ -216,32 +228,23 @@ class PolicyGradient(pl.LightningModule):
             )
         self.rollout_return = float(returns.mean())
 
-    def _chunk(self) -> int:
-        return self.chunk or (_CHUNK if self.device.type == "cpu" else 64 * _CHUNK)
-
     def _optimizers(self) -> list[Any]:
         optimizers = self.optimizers()
         return optimizers if isinstance(optimizers, list) else [optimizers]
 
     def _set_learning_rates(self) -> None:
-        """From the config, also where a checkpoint has brought others; the policy's by a schedule that is a function of
-        env steps alone, so that it has no state to lose.
-        """
+        """The config's, whatever a checkpoint has brought; the policy's by a schedule of env steps, without a state."""
         factor = self._lr_schedule(min(1.0, self.env_steps / self.max_env_steps))
         for optimizer, rates in zip(self._optimizers(), self._learning_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
             factor = 1.0  # of the baseline's
 
-    # ------------------------------------------------------------------ evaluation
-
     def val_dataloader(self) -> range:
         return range(1)
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
         """Evaluates on episodes of their own seeds; Lightning calls it when an evaluation is due."""
-        if self.skip_evaluation:
-            return
         self.evaluation = self.evaluate(Stream.EVALUATION_ENVIRONMENT, Stream.EVALUATION_ACTION, self.eval_episodes)
         returns = self.evaluation.returns
         self.log_metrics(
@@ -265,8 +268,6 @@ class PolicyGradient(pl.LightningModule):
         seeds = (derive_seed(streams.seed_of(env_stream), env_stream, index=number) for number in itertools.count())
         return evaluate(self._eval_env, self.policy, seeds, episodes, deterministic=self.eval_deterministic)
 
-    # ------------------------------------------------------------------ bookkeeping
-
     def log_metrics(self, metrics: dict[str, Any]) -> None:
         """Writes one row to every logger on the env-steps axis; `self.log` costs 20 times as much a key."""
         if self.trainer.is_global_zero:
@@ -288,8 +289,7 @@ class PolicyGradient(pl.LightningModule):
 
     def progress(self) -> tuple[int, ...]:
         """What grows while something goes on: updates, and the steps of the environments since their resets."""
-        envs = (self.env, self._eval_env)
-        return (self.update_index, *(0 if env is None else env.steps for env in envs))
+        return (self.update_index, *(0 if env is None else env.steps for env in (self.env, self._eval_env)))
 
     def close(self) -> None:
         """Closes the environments."""

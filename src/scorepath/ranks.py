@@ -6,15 +6,12 @@ that there are several. Alone, everything here hands back what it is given.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from scorepath.types import WITHOUT_TIME, Episodes
-
-_OWN_GRAPH = ("log_probs", "action_nodes")  # of the episodes that this process played: others need none of it
+from scorepath.types import Episodes
 
 
 def world_size() -> int:
@@ -49,21 +46,15 @@ def gather_columns(x: Tensor) -> Tensor:
 def gather_episodes(episodes: Episodes) -> tuple[Episodes, slice]:
     """The episodes of all processes, and which of the columns are the own ones.
 
-    Batches of fewer steps are filled up with steps that are not valid. The own columns keep their graph; `log_probs`
-    and `action_nodes` are left out.
+    Batches of fewer steps are filled up with steps that are not valid. The own columns keep their graph; `log_probs`,
+    which is of use in its own process alone, is left out.
     """
     if not _is_one_of_several():
         return episodes, slice(None)
-    gathered: dict[str, Any] = dict.fromkeys(_OWN_GRAPH)
-    for field in fields(episodes):
-        value = getattr(episodes, field.name)
-        if value is None or field.name in _OWN_GRAPH:
-            continue
-        gather_field = gather if field.name in WITHOUT_TIME else gather_columns
-        gathered[field.name] = gather_field(value)
     number = episodes.rewards.shape[1]
     start = torch.distributed.get_rank() * number
-    return replace(episodes, **gathered), slice(start, start + number)
+    everyone = replace(episodes, log_probs=None).map(gather_columns, gather)
+    return everyone, slice(start, start + number)
 
 
 def mean(values: Tensor) -> Tensor:
@@ -84,8 +75,8 @@ def mean_metrics(windows: Sequence[Mapping[str, Tensor]], device: torch.device) 
 
 @contextmanager
 def same_random_numbers(make_seed: Callable[[], int]) -> Iterator[None]:
-    """In all processes, for what each of them does with the episodes of all; alone, torch's numbers go on as ever and
-    no seed is made.
+    """In all processes, for what each of them does with the episodes of all. One process alone uses torch's generator
+    as it is, and makes no seed.
     """
     if not _is_one_of_several():
         yield
@@ -96,7 +87,7 @@ def same_random_numbers(make_seed: Callable[[], int]) -> Iterator[None]:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Has all processes go on with the mean of their gradients."""
+    """Replaces the gradients of each process by their mean over all."""
     if not _is_one_of_several():
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]

@@ -16,7 +16,7 @@ ENVIRONMENTS: dict[str, tuple[str, dict[str, float], int | None]] = {
 
 
 def register_environments() -> None:
-    """Makes them known to Gymnasium, which loads a class when it is asked for; nothing if they are known."""
+    """Registers them with Gymnasium, which loads a class at its first use; does nothing if they are registered."""
     for name, (dynamics, arguments, steps) in ENVIRONMENTS.items():
         id = f"scorepath/{name}"
         if id in gymnasium.registry:

@@ -10,14 +10,14 @@ Time convention: `rewards[t]` is paid for `actions[t]`, taken at `observations[t
 first L rows of its column; `valid` marks them. Rows beyond hold zeros for rewards and anything elsewhere.
 """
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-WITHOUT_TIME = ("terminated", "truncated", "last_observations")  # the fields (N, ...)
-_NODES = "action_nodes"  # a tuple; all others are (T, N, ...)
+_WITHOUT_TIME = ("terminated", "truncated", "last_observations")  # the fields (N, ...)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,8 @@ class Episodes:
     truncated: Tensor  # (N,) bool: cut short by a time limit, so the value of what follows is not zero
     last_observations: Tensor  # (N, *O): what was observed after the last valid step
     log_probs: Tensor | None = None  # (T, N), if the rollout recorded them
-    # T tensors (N, *A), what `actions` was stacked from: rewards depend on these, so that one can ask for the
-    # derivative of a return with respect to one action. Only with a graph; not kept by `select`, which makes copies.
-    action_nodes: tuple[Tensor, ...] | None = None
-    # (T, N, P, H), of two branches that leave the episode at t: what the one is paid at t + h less what the other is,
-    # times a constant: the weak derivative with respect to each of P distribution parameters (see `MeasureValued`)
-    branch_rewards: Tensor | None = None
-    greedy_returns: Tensor | None = None  # (any, N), reward-to-go of the deterministic policy from the same resets
+    # what the estimator or the baseline recorded as well, by names of its own, (any, N, ...) each
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         time, number = self.rewards.shape
@@ -59,33 +54,28 @@ class Episodes:
         }
         if self.log_probs is not None:
             expected["log_probs"] = (self.log_probs.shape, (time, number))
-        if self.branch_rewards is not None:
-            expected["branch_rewards"] = (self.branch_rewards.shape[:2], (time, number))
-        if self.greedy_returns is not None:
-            expected["greedy_returns"] = (self.greedy_returns.shape[1:], (number,))
-        if self.action_nodes is not None:
-            expected[_NODES] = (torch.Size((len(self.action_nodes),)), (time,))
+        for name, values in self.extras.items():
+            expected[f"extras[{name!r}]"] = (values.shape[1:2], (number,))
         for name, (shape, wanted) in expected.items():
             if tuple(shape) != tuple(wanted):
                 raise ValueError(f"Episodes.{name} leads with {tuple(shape)}, but rewards (T, N) ask for {wanted}.")
 
     def select(self, columns: slice) -> "Episodes":
         """Some episodes of the batch, with T as it is and the graph kept."""
-        picked: dict[str, Any] = {_NODES: None}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None and field.name != _NODES:
-                picked[field.name] = value[columns] if field.name in WITHOUT_TIME else value[:, columns]
-        return replace(self, **picked)
+        return self.map(lambda values: values[:, columns], lambda values: values[columns])
 
     def detach(self) -> "Episodes":
-        """The same numbers without the graph of the rollout, without what is only of use in it."""
-        values: dict[str, Any] = {_NODES: None}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None and field.name != _NODES:
-                values[field.name] = value.detach()
-        return replace(self, **values)
+        """The same numbers without the graph of the rollout."""
+        return self.map(Tensor.detach, Tensor.detach)
+
+    def map(self, by_time: Callable[[Tensor], Tensor], by_episode: Callable[[Tensor], Tensor]) -> "Episodes":
+        """Episodes of which everything (T, N, ...) went through the first function, and (N, ...) through the second."""
+        changed: dict[str, Any] = {"extras": {name: by_time(values) for name, values in self.extras.items()}}
+        for name in (known.name for known in fields(self)):
+            values = getattr(self, name)
+            if isinstance(values, Tensor):
+                changed[name] = by_episode(values) if name in _WITHOUT_TIME else by_time(values)
+        return replace(self, **changed)
 
     def steps_of(self, values: Tensor) -> Tensor:
         """Of values (T, N, ...) those of the valid steps, (B, ...)."""

@@ -38,10 +38,10 @@ def play(
     """
     resets = streams.seed_of(Stream.ENVIRONMENT)
     streams.seed_torch(Stream.BASELINE)
-    greedy_returns = baseline.play(env, policy, resets, gamma)
+    extras = baseline.play(env, policy, resets, gamma)
     streams.seed_torch(Stream.ACTION)
     for episodes in estimator.collect(env, policy, resets):
-        yield replace(episodes, greedy_returns=greedy_returns)
+        yield replace(episodes, extras={**episodes.extras, **extras})
 
 
 class Weighed(NamedTuple):

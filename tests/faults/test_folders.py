@@ -21,6 +21,7 @@ SMALL = ("episodes_per_update=4", "eval.episodes=2", "record_episode=false", "lo
 HELD = ("env=gym", f"env.id={HOLD}", "dist=bernoulli", *SMALL, "max_env_steps=1500", "eval.every_env_steps=300")
 
 
+@pytest.mark.faults
 def test_a_second_run_told_the_same_folder_is_refused(tmp_path):
     """While the first one runs; the lock of one that was killed is taken over."""
     first = start("train", tmp_path, "hydra.run.dir=run", *HELD, HOLD="training_step:700")
@@ -43,7 +44,7 @@ def test_a_second_run_told_the_same_folder_is_refused(tmp_path):
 @pytest.mark.faults
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
 def test_a_second_run_is_refused_where_the_disk_has_no_locks(tmp_path, number):
-    """Nor can it sync. A killed run is gone on with as ever, and ends as if it had not been killed."""
+    """Nor can it sync. A killed run can be resumed as usual, and ends as if it had not been killed."""
     variables = machine(tmp_path / "machine", flock=number, fsync=errno.EINVAL)
     whole = train(tmp_path, *HELD, directory="whole")
     first = start("train", tmp_path, "hydra.run.dir=run", *HELD, **variables, HOLD="training_step:700")
@@ -65,6 +66,7 @@ def test_a_second_run_is_refused_where_the_disk_has_no_locks(tmp_path, number):
     assert not (tmp_path / "run" / ".lock.owner").exists()
 
 
+@pytest.mark.faults
 def test_two_runs_of_one_second_get_two_folders(tmp_path):
     options = ("debug=one_update", "logger=none")
     processes = [start("train", tmp_path, *options) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Signals beyond those of tests/test_resume.py: saving on demand, SLURM, hung environments, sweeps."""
+"""Signals beyond those of tests/app/test_resume.py: saving on demand, SLURM, hung environments, sweeps."""
 
 import json
 import os
@@ -102,7 +102,7 @@ def test_an_interrupted_sweep_says_which_jobs_are_left(tmp_path):
 
 
 def test_a_worker_of_a_launcher_that_is_killed(tmp_path):
-    """joblib ends with it all that run beside: the table shows what is done, and how the rest is gone on with."""
+    """joblib ends all other jobs with it: the table shows which are done, and how to continue the others."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     quick = ("logger=csv", "record_episode=false", "eval.episodes=2", "eval.every_env_steps=500", "sweep=it")
     command = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "stop_when_solved=false", *quick)

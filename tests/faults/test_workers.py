@@ -70,7 +70,7 @@ def test_a_worker_that_breaks_in_a_step_is_named(how):
     assert env.steps in (2, 3)
     assert not multiprocessing.active_children()
     for again in (lambda: env.step(ACTIONS), lambda: env.reset(SEED)):
-        with pytest.raises(ScorepathError, match="cannot go on, for its workers were ended"):
+        with pytest.raises(ScorepathError, match="cannot continue, for its workers were ended"):
             again()
     env.close()
 
@@ -216,7 +216,7 @@ def test_workers_that_break_too_often_end_the_run(tmp_path, caplog):
 def test_episodes_that_cannot_be_repeated_are_not_gone_on_with(tmp_path):
     options = {"kwargs": {"how": "leaves", "lives": str(tmp_path / "lives")}, "step_timeout": 2.0, "restarts": 5}
     env = GymnasiumEnvironment(FORGETFUL, 3, "async", **options)
-    with pytest.raises(ScorepathError, match=r"one exited with code 4, answered otherwise than before to the same"):
+    with pytest.raises(ScorepathError, match=r"one exited with code 4, gave other answers to the same"):
         play_until_it_breaks(env)
 
 

@@ -1,5 +1,7 @@
 """The greedy policy's own return as baseline."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -25,7 +27,7 @@ class SelfCritical(AbstractBaseline):
             whole return G_0 at all steps, as suits credit=total_return; the paper's, whose reward comes at the end.
 
     Raises:
-        ValueError: at a call, for episodes without `greedy_returns`.
+        ValueError: at a call, for episodes without the greedy ones that `play` adds to them.
     """
 
     needs_same_starts = True
@@ -34,14 +36,14 @@ class SelfCritical(AbstractBaseline):
         super().__init__()
         self.per_step = per_step
 
-    def play(self, env: AbstractEnvironment, policy: Policy, seed: int, gamma: float) -> Tensor:
+    def play(self, env: AbstractEnvironment, policy: Policy, seed: int, gamma: float) -> Mapping[str, Tensor]:
         greedy = rollout(env, policy, seed, deterministic=True)
-        return reward_to_go(greedy.rewards, greedy.is_last, gamma)
+        return {"greedy_returns": reward_to_go(greedy.rewards, greedy.is_last, gamma)}
 
     def forward(self, episodes: Episodes, returns: Tensor, policy: Policy) -> Tensor:
-        greedy = episodes.greedy_returns
+        greedy = episodes.extras.get("greedy_returns")
         if greedy is None:
-            raise ValueError("The self_critical baseline needs Episodes.greedy_returns: play() it before collecting.")
+            raise ValueError("The self_critical baseline needs what its play() adds to Episodes.extras.")
         if not self.per_step:
             return greedy[:1].to(returns.dtype).expand_as(returns)
         baseline = torch.zeros_like(returns)

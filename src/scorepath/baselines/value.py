@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from scorepath.baselines.base import AbstractBaseline, MakeOptimizer
 from scorepath.policy import MLP, ObservationNormalizer, Policy
+from scorepath.ranks import average_gradients
 from scorepath.returns import explained_variance, generalized_advantage
 from scorepath.types import Episodes
 
@@ -14,7 +15,7 @@ from scorepath.types import Episodes
 class AbstractValueBaseline(AbstractBaseline):
     """V(o), a network fitted to the returns by least squares, after its predictions were used.
 
-    It bootstraps: it stands for what follows a time limit, and what follows a pathwise window.
+    It bootstraps: it estimates what follows a time limit, and what follows a pathwise window.
 
     Args:
         observation_shape: *O.
@@ -47,16 +48,16 @@ class AbstractValueBaseline(AbstractBaseline):
         self._make_optimizer = make_optimizer
         self.gradient_steps = gradient_steps
         self.minibatch_size = minibatch_size
-        self._normalizer = [normalizer]  # in a list: the policy owns it, and saves it
+        # what it does, and not the module itself: that is the policy's, which saves it
+        self._normalize = None if normalizer is None else normalizer.forward
         torso = MLP(torch.Size(observation_shape).numel(), hidden_sizes, activation)
         self.network = nn.Sequential(torso, nn.Linear(torso.out_features, 1))
 
     def value(self, observations: Tensor) -> Tensor:
         """(*B, *O) -> V (*B,)."""
         inputs = observations.unsqueeze(-1) if self._dims == 0 else observations.flatten(-self._dims)
-        (normalizer,) = self._normalizer
-        if normalizer is not None:
-            inputs = normalizer(inputs)
+        if self._normalize is not None:
+            inputs = self._normalize(inputs)
         return self.network(inputs).squeeze(-1)
 
     def forward(self, episodes: Episodes, returns: Tensor, policy: Policy) -> Tensor:
@@ -90,6 +91,7 @@ class AbstractValueBaseline(AbstractBaseline):
                 loss = (self.value(observations[rows]) - targets[rows]).square().mean()
                 optimizer.zero_grad()
                 loss.backward()
+                average_gradients(self.network.parameters())
                 optimizer.step()
         return {"baseline/explained_variance": before, "baseline/loss": loss.detach()}
 
@@ -98,7 +100,7 @@ class Value(AbstractValueBaseline):
     """b = V(o_t) (Sutton et al. 1999, section 2).
 
     As a baseline it is unbiased for the score function, whatever it predicts. What biases the gradient is that it also
-    stands for what follows a truncation: the expected gradient is that of the rewards plus γ^L V(o_L), with V as it is.
+    estimates what follows a truncation: the expected gradient is that of the rewards plus γ^L V(o_L), with V as it is.
     """
 
 

@@ -4,20 +4,15 @@ import contextlib
 import copy
 import pkgutil
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from scorepath.baselines import AbstractBaseline
-from scorepath.build.environments import (
-    construct,
-    make_environment,
-    make_evaluation_environment,
-    problem_environments,
-)
+from scorepath.baselines import AbstractBaseline, MakeOptimizer
+from scorepath.build.environments import construct, make_environment, problem_environments
+from scorepath.build.judge import Judge, make_judge
 from scorepath.build.machine import check_compiler, check_devices, check_nodes
 from scorepath.compatibility import check_baseline, check_batch, check_estimator, check_head
 from scorepath.distributions import AbstractHead
@@ -29,13 +24,15 @@ from scorepath.seeding import Stream, seed_torch
 from scorepath.sources import Sources
 
 __all__ = [
+    "Judge",
     "Labels",
+    "Parts",
     "construct",
     "dist_options",
     "make_baseline",
     "make_environment",
-    "make_evaluation_environment",
-    "make_module",
+    "make_judge",
+    "make_parts",
     "make_policy",
     "make_slots",
     "problem_environments",
@@ -97,8 +94,21 @@ class Labels(NamedTuple):
     irreproducible: list[str]  # why the same command, or a resumed run, may end with other weights
 
 
-def make_module(cfg: DictConfig, names: Mapping[str, str]) -> tuple[Any, Labels]:
-    """The LightningModule, with every combination checked.
+class Parts(NamedTuple):
+    """What a run is made of."""
+
+    env: AbstractEnvironment  # one of those that train, closed: what it is
+    judge: Judge
+    policy: Policy
+    estimator: AbstractEstimator
+    baseline: AbstractBaseline
+    make_optimizer: MakeOptimizer
+    lr_schedule: Callable[[float], float]
+    labels: Labels
+
+
+def make_parts(cfg: DictConfig, names: Mapping[str, str]) -> Parts:
+    """All parts of a run, with every combination checked; without Lightning, which takes seconds to import.
 
     Args:
         cfg: the composed config.
@@ -109,8 +119,8 @@ def make_module(cfg: DictConfig, names: Mapping[str, str]) -> tuple[Any, Labels]
     """
     check_devices(cfg.trainer.accelerator, cfg.trainer.get("devices", "auto"))
     check_nodes(cfg.trainer.get("num_nodes", 1))
-    probe = make_environment(cfg.env, 1)
-    policy, estimator, baseline = make_slots(cfg, probe, names)
+    with contextlib.closing(make_environment(cfg.env, 1)) as env:
+        policy, estimator, baseline = make_slots(cfg, env, names)
     make_optimizer = construct(cfg.optimizer, "optimizer")
     _try_optimizer(lambda: make_optimizer(copy.deepcopy(policy).parameters()), "optimizer")
     _try_optimizer(copy.deepcopy(baseline).make_optimizer, "baseline.make_optimizer")
@@ -120,35 +130,13 @@ def make_module(cfg: DictConfig, names: Mapping[str, str]) -> tuple[Any, Labels]
     if cfg.compile:
         check_compiler("cuda" if on_gpu else "cpu")
         policy.torso.compile(dynamic=True)  # whose batches are of lanes and of chunks
-    reasons = [probe.irreproducible, "a GPU adds up in no fixed order" if on_gpu else None]
+    reasons = [env.irreproducible, "a GPU adds up in no fixed order" if on_gpu else None]
     labels = Labels(
-        gradient_bias(probe, estimator, baseline, cfg.gamma, policy.head, cfg.max_grad_norm),
+        gradient_bias(env, estimator, baseline, cfg.gamma, policy.head, cfg.max_grad_norm),
         [reason for reason in reasons if reason is not None],
     )
-    probe.close()
-
-    from scorepath.module import PolicyGradient  # noqa: PLC0415 (Lightning takes seconds to import; refusals do not)
-
-    module = PolicyGradient(
-        make_env=partial(_make_training_environment, cfg),
-        make_eval_env=lambda device: make_evaluation_environment(cfg.env, cfg.eval.episodes, device),
-        policy=policy,
-        estimator=estimator,
-        baseline=baseline,
-        make_optimizer=make_optimizer,
-        lr_schedule=construct(cfg.lr_schedule, "lr_schedule"),
-        max_env_steps=cfg.max_env_steps,
-        gamma=cfg.gamma,
-        chunk=cfg.chunk,
-        max_grad_norm=cfg.max_grad_norm,
-        log_every_n_updates=cfg.trainer.log_every_n_steps,
-        seed=cfg.seed,
-        eval_episodes=cfg.eval.episodes,
-        eval_deterministic=cfg.eval.deterministic,
-        # unresolved: what an environment variable holds is no business of whoever gets the file
-        config=OmegaConf.to_container(cfg, resolve=False),  # type: ignore[arg-type]
-    )
-    return module, labels
+    lr_schedule = construct(cfg.lr_schedule, "lr_schedule")
+    return Parts(env, make_judge(cfg.env, env), policy, estimator, baseline, make_optimizer, lr_schedule, labels)
 
 
 def _try_optimizer(make_optimizer: Callable[[], Any], what: str) -> None:
@@ -168,13 +156,6 @@ def _try_optimizer(make_optimizer: Callable[[], Any], what: str) -> None:
     except Exception as error:
         words = str(error) if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: {error}"
         raise ConfigError(f"{what} was refused: {' '.join(words.split())}") from error
-
-
-def _make_training_environment(cfg: DictConfig, device: torch.device) -> AbstractEnvironment:
-    env = make_environment(cfg.env, cfg.episodes_per_update, device)
-    if cfg.compile:
-        env.compile()
-    return env
 
 
 def dist_options() -> dict[str, type[AbstractHead]]:

@@ -1,6 +1,6 @@
-"""Lightning callbacks: evaluation, stopping, progress, and diagnostics of the gradient."""
+"""Lightning callbacks: when to evaluate, progress, and diagnostics of the gradient."""
 
-from scorepath.callbacks.evaluation import NEVER, EvaluateEvery, Stopping
+from scorepath.callbacks.evaluation import NEVER, EvaluateEvery
 from scorepath.callbacks.foreign import check_callbacks, explain_refusal, log_on_env_steps
 from scorepath.callbacks.gradient_diagnostics import GradientDiagnostics
 from scorepath.callbacks.progress import Progress
@@ -10,7 +10,6 @@ __all__ = [
     "EvaluateEvery",
     "GradientDiagnostics",
     "Progress",
-    "Stopping",
     "check_callbacks",
     "explain_refusal",
     "log_on_env_steps",

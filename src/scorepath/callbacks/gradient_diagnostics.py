@@ -13,7 +13,7 @@ from scorepath.distributions.box import is_floating_box
 from scorepath.envs import AbstractEnvironment
 from scorepath.estimators import Pathwise, ScoreFunction
 from scorepath.estimators.gradients import per_episode_gradients
-from scorepath.module import PolicyGradient
+from scorepath.module import AbstractObserver, PolicyGradient
 from scorepath.ranks import gather, gather_columns
 from scorepath.returns import explained_variance
 from scorepath.rollout import rollout_windows
@@ -22,7 +22,7 @@ from scorepath.types import Episodes
 from scorepath.update import Weighed, surrogate_loss
 
 
-class GradientDiagnostics(pl.Callback):
+class GradientDiagnostics(AbstractObserver):
     """Logs `gradient/*` of every K-th update, from its own batch, without touching what is learned.
 
     The batch is cut into groups of episodes; from the gradients of the groups follow the variance of the whole batch's
@@ -60,15 +60,10 @@ class GradientDiagnostics(pl.Callback):
         self.cosine_window = cosine_window
         self._signal = 0.0  # averages for the noise scale
         self._noise = 0.0
-        self._module: PolicyGradient | None = None
         self._env: AbstractEnvironment | None = None
-        self._seen = -1
 
-    def on_train_batch_start(self, trainer: pl.Trainer, module: PolicyGradient, batch: Any, batch_idx: int) -> None:
-        module.diagnose = None
-        if module.update_index % self.every_updates == 0:
-            self._module = module
-            module.diagnose = self._diagnose
+    def is_due(self, update_index: int) -> bool:
+        return update_index % self.every_updates == 0
 
     def teardown(self, trainer: pl.Trainer, module: PolicyGradient, stage: str) -> None:
         if self._env is not None:
@@ -81,12 +76,9 @@ class GradientDiagnostics(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._signal, self._noise = float(state_dict["signal"]), float(state_dict["noise"])
 
-    def _diagnose(self, episodes: Episodes, weighed: Weighed) -> dict[str, Tensor]:
-        module = self._module
-        assert module is not None
-        if self._seen == module.update_index:
-            return {}  # a later window of the same update
-        self._seen = module.update_index
+    def observe(self, module: PolicyGradient, episodes: Episodes, weighed: Weighed, window: int) -> dict[str, Tensor]:
+        if window:
+            return {}
         with torch.random.fork_rng():  # whatever is sampled here, the update must not see it
             gradients = self._group_gradients(module, episodes, weighed.weights)
             cosine = self._score_pathwise_cosine(module)

@@ -63,7 +63,7 @@ class AsyncLanes(AbstractLanes):
         self._ask(self._seeds)
         return self._workers.observations
 
-    def step(self, actions: np.ndarray) -> Answer:
+    def step(self, actions: np.ndarray, playing: np.ndarray) -> Answer:
         self._steps += 1
         nested = nest(self.action_space, actions) if self._composite else actions
         each = iterate(batch_space(self.action_space, len(self._rows)), nested)
@@ -88,7 +88,7 @@ class AsyncLanes(AbstractLanes):
 
     def _ask(self, questions: list[Any]) -> list[Any]:
         if self._failed is not None:
-            raise ScorepathError(f"{self._name} cannot go on, for its workers were ended: {self._failed}")
+            raise ScorepathError(f"{self._name} cannot continue, for its workers were ended: {self._failed}")
         try:
             answers = self._workers.ask(self._rows, questions)
         except WorkerError as error:
@@ -124,8 +124,8 @@ class AsyncLanes(AbstractLanes):
     def _refuse_others(self, error: WorkerError) -> NoReturn:
         self._workers.close()
         self._fail(
-            f"{self._name}: workers that were restarted, for one {error.fault.words}, answered otherwise than "
-            "before to the same seeds and actions, so that the episodes cannot be gone on with: have the environment "
+            f"{self._name}: workers that were restarted, for one {error.fault.words}, gave other answers "
+            "to the same seeds and actions, so that the episodes cannot be continued: have the environment "
             "take all that is random from the seed of its reset, or set env.restarts=0.",
             error,
         )

@@ -21,8 +21,9 @@ class Step(NamedTuple):
 class AbstractEnvironment(ABC):
     """W lanes stepped together, which play N episodes after a `reset`: one each, or some more than one.
 
-    A rollout calls `reset` and then `step` until every episode has ended; what an environment does after its episode's
-    end is not looked at. `describe_episode` goes by the rows of the reset, all else by those that are still played.
+    A rollout calls `reset` and then `step` until every episode has ended. It keeps which of them have; what a lane
+    answers after its episode's end is not looked at. `describe_episode` goes by the rows of the reset, all else by
+    those that are still played.
     """
 
     name: str  # what messages call it, e.g. CartPole-v1
@@ -63,8 +64,13 @@ class AbstractEnvironment(ABC):
         """
 
     @abstractmethod
-    def step(self, actions: Tensor) -> Step:
-        """Applies actions (W, *A) of the action space."""
+    def step(self, actions: Tensor, playing: Tensor | None = None) -> Step:
+        """Applies actions (W, *A) of the action space.
+
+        Args:
+            playing: (W,) bool, whose answers are looked at: the others' episodes have ended, and need not be stepped.
+                None is all.
+        """
 
     def detach(self) -> None:
         """Cuts the gradient at the present state: the start of a new window. Only for differentiable environments."""

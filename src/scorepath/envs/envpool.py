@@ -19,7 +19,7 @@ class EnvPoolLanes(AbstractLanes):
     """A pool of one of EnvPool's environments (Weng et al. 2022, arXiv:2206.10558).
 
     Its generators are seeded once, when it is made, which is at the first reset here: the same command plays the same
-    episodes, but a run that is resumed cannot go on with those of the run that was not stopped. An episode's end is
+    episodes, but a resumed run cannot continue with those of the run that was not stopped. An episode's end is
     followed by Gymnasium's next-step autoreset.
 
     Args:
@@ -67,7 +67,7 @@ class EnvPoolLanes(AbstractLanes):
             answer = self._pool.reset()
         return self._reader.reset(answer)
 
-    def step(self, actions: np.ndarray) -> Answer:
+    def step(self, actions: np.ndarray, playing: np.ndarray) -> Answer:
         return self._reader.step(self._pool.step(actions))[0]
 
     def close(self) -> None:

@@ -106,7 +106,7 @@ class GymnasiumEnvironment(AbstractEnvironment):
             self.reward_range = (float(reward_range[0]), float(reward_range[1]))
         self.num_episodes, self.num_lanes = num_episodes, number
         self.irreproducible = self.lanes.irreproducible
-        # not `number`: a probe of one environment stands for as many as the run has
+        # not `number`: one environment may be built to learn what the run's many are like
         self.repeatable_starts = 0 if self.irreproducible else workers or math.inf
         self.can_narrow = self.lanes.can_narrow and number == num_episodes  # else lanes begin other episodes
         self._device = torch.device(device)
@@ -124,12 +124,10 @@ class GymnasiumEnvironment(AbstractEnvironment):
         self._seed = seed
         self.steps = 0
         self._columns = np.arange(self.num_lanes)
-        observations = self.lanes.reset(seed)
-        self._ended = np.zeros(self.num_lanes, dtype=bool)
-        return self._to_tensor("observation", observations)
+        return self._to_tensor("an observation", self.lanes.reset(seed))
 
     @np.errstate(over="ignore")
-    def step(self, actions: Tensor) -> Step:
+    def step(self, actions: Tensor, playing: Tensor | None = None) -> Step:
         # Gymnasium's own dtypes: int64 for Discrete, float32 for most boxes
         numpy_actions = actions.detach().cpu().numpy()
         if self._action_dtype is not None:
@@ -138,17 +136,14 @@ class GymnasiumEnvironment(AbstractEnvironment):
         if numpy_actions.shape != expected:
             # several environments broadcast a wrong shape without a word
             raise ScorepathError(f"{self.name} takes actions of shape {expected}, but got {numpy_actions.shape}.")
-        observations, rewards, terminated, truncated = self.lanes.step(numpy_actions)
+        looked_at = np.ones(len(self._columns), dtype=bool) if playing is None else playing.cpu().numpy()
+        observations, rewards, terminated, truncated = self.lanes.step(numpy_actions, looked_at)
         self.steps += 1
-        observed = self._to_tensor("observation", observations, numpy_actions)
-        paid = self._to_tensor("reward", rewards, numpy_actions)
-        if self.num_lanes == self.num_episodes:  # else an end is followed by another episode, which is looked at
-            if self.steps == self.max_episode_steps:
-                truncated = truncated | ~self._ended  # not all implementations know the limit
-            self._ended |= terminated | truncated
+        if self.steps == self.max_episode_steps and self.num_lanes == self.num_episodes:
+            truncated = np.ones_like(truncated)  # not all implementations know the limit
         return Step(
-            observed,
-            paid,
+            self._to_tensor("an observation", observations, looked_at, numpy_actions),
+            self._to_tensor("a reward", rewards, looked_at, numpy_actions),
             torch.from_numpy(terminated.copy()).to(self._device),
             torch.from_numpy(truncated.copy()).to(self._device),
         )
@@ -156,7 +151,7 @@ class GymnasiumEnvironment(AbstractEnvironment):
     def keep(self, rows: Tensor) -> None:
         kept = rows.cpu().numpy()
         self.lanes.keep(kept)
-        self._columns, self._ended = self._columns[kept], self._ended[kept]
+        self._columns = self._columns[kept]
 
     def describe_episode(self, index: int) -> str:
         if self.is_batch_implementation or self.num_lanes < self.num_episodes:
@@ -169,22 +164,24 @@ class GymnasiumEnvironment(AbstractEnvironment):
     def close(self) -> None:
         self.lanes.close()
 
-    def _to_tensor(self, what: str, array: np.ndarray, actions: np.ndarray | None = None) -> Tensor:
+    def _to_tensor(
+        self, what: str, array: np.ndarray, looked_at: np.ndarray | bool = True, actions: np.ndarray | None = None
+    ) -> Tensor:
         # `astype` copies, for vector environments may write into one buffer again and again
         single = array.astype(np.float32)
-        self._check(what, single, actions)
+        self._check(what, single, looked_at, actions)
         return torch.from_numpy(single).to(self._device)
 
-    def _check(self, what: str, values: np.ndarray, actions: np.ndarray | None = None) -> None:
-        """Refuses NaN and infinity in running episodes; the sum of squares is the cheapest test that misses none."""
+    def _check(self, what: str, values: np.ndarray, looked_at: np.ndarray | bool, actions: np.ndarray | None) -> None:
+        """Refuses NaN and infinity in what is looked at; the sum of squares is the cheapest test that misses none."""
         flat = values.reshape(-1)
         if math.isfinite(np.dot(flat, flat)):
             return
-        bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1) & ~self._ended
+        bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1) & looked_at
         for lane in np.flatnonzero(bad)[:1]:
             action = "" if actions is None else f" after action {actions[lane].tolist()}"
             raise NonFiniteError(
-                f"{self.name} gave a {what} that is not finite ({values[lane]}) at step {self.steps}{action} of "
+                f"{self.name} gave {what} that is not finite ({values[lane]}) at step {self.steps}{action} of "
                 f"{self.describe_episode(int(self._columns[lane]))}: nothing was learned from this update; correct the "
                 "environment or leave the action's range smaller."
             )

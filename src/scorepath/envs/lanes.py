@@ -30,9 +30,9 @@ class AbstractLanes(ABC):
         """Starts a fresh episode in every lane, also in those left out so far. Returns observations (W, *O)."""
 
     @abstractmethod
-    def step(self, actions: np.ndarray) -> Answer:
-        """Actions (W, *A), those of composite spaces as flat rows. A lane whose episode has ended may answer anything
-        that fits the spaces.
+    def step(self, actions: np.ndarray, playing: np.ndarray) -> Answer:
+        """Actions (W, *A), those of composite spaces as flat rows. A lane that is not `playing` (W,) bool, for its
+        episode has ended, may answer anything that fits the spaces.
         """
 
     def keep(self, rows: np.ndarray) -> None:
@@ -77,7 +77,7 @@ class VectorLanes(AbstractGymnasiumLanes):
 
     `metadata["autoreset_mode"]` says which (farama.org/Vector-Autoreset-Mode). NEXT_STEP spends a step on the reset.
     SAME_STEP has begun the next episode when it says that one has ended, and puts the last observation in the infos.
-    DISABLED must be told to begin others, for none may be stepped beyond its end. None is assumed where the mode is
+    DISABLED begins others only on request, and none may be stepped beyond its end. No mode is assumed where it is
     missing: under a wrong one, values would be bootstrapped from another episode's start without a word.
 
     Raises:
@@ -98,7 +98,7 @@ class VectorLanes(AbstractGymnasiumLanes):
         self._shown = self._reader.reset(self._seed(seed))
         return self._shown
 
-    def step(self, actions: np.ndarray) -> Answer:
+    def step(self, actions: np.ndarray, playing: np.ndarray) -> Answer:
         if self._mode is AutoresetMode.DISABLED and self._ended.any():
             self._begin_others()
         answer, infos = self._reader.step(self._vector.step(self._nested(actions)))
@@ -125,8 +125,8 @@ class VectorLanes(AbstractGymnasiumLanes):
         shown = self._reader.reset(self._vector.reset(options={"reset_mask": self._ended.copy()}))
         if not np.array_equal(shown[~self._ended], before, equal_nan=True):
             raise ScorepathError(
-                f"{self._name} says that whoever steps it begins the next episodes (autoreset_mode "
-                'DISABLED), but reset(options={"reset_mask": ...}) has changed observations of episodes that go on: '
+                f"{self._name} says that its caller begins the next episodes (autoreset_mode "
+                'DISABLED), but reset(options={"reset_mask": ...}) has changed observations of running episodes: '
                 "correct the environment, or use env.vectorization=sync."
             )
 
@@ -139,8 +139,8 @@ def _autoreset_mode(name: str, vector: gym.vector.VectorEnv) -> AutoresetMode:
         found = "does not say" if mode is None else f"says {short(mode)!r}"
         raise ConfigError(
             f"env.id={name} {found} in metadata['autoreset_mode'] when its next episodes begin, so that the last "
-            "observation of an episode cannot be told from the first of the next: have the vector environment set it "
-            "to a gymnasium.vector.AutoresetMode, or use env.vectorization=sync."
+            "observation of an episode cannot be distinguished from the first of the next: have the vector environment "
+            "set it to a gymnasium.vector.AutoresetMode, or use env.vectorization=sync."
         ) from error
 
 
@@ -162,23 +162,20 @@ class SerialLanes(AbstractGymnasiumLanes):
         self._observations = np.empty((number, *(self.observation_space.shape or ())), self.observation_space.dtype)
         for lane, (player, own_seed) in enumerate(zip(self._players, split_seed(seed, number), strict=True)):
             self._observations[lane] = player.reset(own_seed)
-        self._ended = np.zeros(number, dtype=bool)
         return self._observations
 
-    def step(self, actions: np.ndarray) -> Answer:
+    def step(self, actions: np.ndarray, playing: np.ndarray) -> Answer:
         number = len(self._rows)
         rewards = np.zeros(number)
         terminated, truncated = np.zeros(number, dtype=bool), np.zeros(number, dtype=bool)
         for lane, action in enumerate(iterate(self._vector.action_space, self._nested(actions))):
-            if not self._ended[lane]:
+            if playing[lane]:
                 player = self._players[self._rows[lane]]
                 self._observations[lane], rewards[lane], terminated[lane], truncated[lane] = player.step(action)
-        self._ended |= terminated | truncated
         return Answer(self._observations, rewards, terminated, truncated)
 
     def keep(self, rows: np.ndarray) -> None:
-        self._rows, self._ended = self._rows[rows], self._ended[rows]
-        self._observations = self._observations[rows]
+        self._rows, self._observations = self._rows[rows], self._observations[rows]
 
 
 class CartPoleLanes(AbstractGymnasiumLanes):
@@ -196,7 +193,7 @@ class CartPoleLanes(AbstractGymnasiumLanes):
         self._resize(self._num_envs)
         return self._cartpole.reset(seed=seed)[0]
 
-    def step(self, actions: np.ndarray) -> Answer:
+    def step(self, actions: np.ndarray, playing: np.ndarray) -> Answer:
         return Answer(*self._cartpole.step(actions)[:4])
 
     def keep(self, rows: np.ndarray) -> None:

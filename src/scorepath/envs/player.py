@@ -1,4 +1,4 @@
-"""One Gymnasium environment whose answers are looked at: what does not fit its spaces is told in one sentence."""
+"""One Gymnasium environment, whose answers are checked against its spaces and refused in one sentence."""
 
 import os
 import sys

@@ -72,7 +72,7 @@ class TorchEnvironment(AbstractEnvironment):
         self._state = self._start = torch.as_tensor(initial, dtype=self._dtype, device=self._device)
         return self.dynamics.observation(self._state)
 
-    def step(self, actions: Tensor) -> Step:
+    def step(self, actions: Tensor, playing: Tensor | None = None) -> Step:
         if self.accepts_weights:
             actions = as_weights(self.action_space, actions, self._dtype)
         self.steps += 1

@@ -22,7 +22,7 @@ from scorepath.errors import ScorepathError
 _START = 60.0  # seconds at least that a constructor may take: it may have to import a simulator
 _FAREWELL = 5.0  # seconds that closing may take, all together
 _LOOK = 1.0  # seconds between two looks at processes that say nothing
-_END = 1.0  # seconds that the system may take to tell how a process ended whose pipe is closed
+_END = 1.0  # seconds that the system may take to report how a process ended whose pipe is closed
 
 _CORRECT = "correct the environment (HYDRA_FULL_ERROR=1 shows its traceback, where it has one)"
 _SLOW = "correct the environment, or give it more time by env.step_timeout"
@@ -38,7 +38,7 @@ class Fault(NamedTuple):
 
 
 class WorkerError(Exception):
-    """A worker cannot go on. All of them have been ended.
+    """A worker cannot continue. All of them have been ended.
 
     Args:
         index: of the first worker found.
@@ -237,7 +237,7 @@ def _play(player: Player, pipe: Connection, row: np.ndarray) -> None:
             reward, terminated, truncated = 0.0, False, False
         else:
             observation, reward, terminated, truncated = player.step(question[0])
-        with np.errstate(over="ignore"):  # whoever reads it refuses what is infinite
+        with np.errstate(over="ignore"):  # infinite values are refused where they are read
             row[...] = observation
         over = terminated or truncated
         pipe.send((reward, terminated, truncated))

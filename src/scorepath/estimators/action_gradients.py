@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 from torch.distributions import Normal
 
 from scorepath.estimators.pathwise import entropy, require_graph
@@ -34,20 +35,29 @@ def action_gradients(policy: Policy, episodes: Episodes, advantages: Tensor, gam
         advantages: (T, N), with the graph of the returns that they were made from.
 
     Raises:
-        ValueError: if the episodes carry no graph, or not the nodes of their actions.
+        ValueError: if the episodes carry no graph, or their actions are not as the rollout stacked them.
     """
     require_graph(episodes)
-    if episodes.action_nodes is None:
-        raise ValueError("Gradients of single actions need Episodes.action_nodes, which a rollout with graph records.")
     # a baseline of the first observation is a constant in the first return
-    objective, nodes = advantages[0].sum(), episodes.action_nodes
-    first = torch.autograd.grad(objective, nodes, retain_graph=True, allow_unused=True, materialize_grads=True)
+    found = torch.autograd.grad(advantages[0].sum(), _single(episodes.actions), retain_graph=True, allow_unused=True)
+    first = [
+        torch.zeros_like(action) if gradient is None else gradient
+        for action, gradient in zip(episodes.actions.detach(), found, strict=True)
+    ]
     with torch.no_grad():
         powers = discounts(len(advantages), gamma).to(advantages)
         loc, scale = _location_and_scale(policy, episodes.observations)
         weights = (powers * advantages * episodes.valid).view(*advantages.shape, *[1] * (loc.dim() - 2))
         zeroth = weights * (episodes.actions - loc) / scale.square()
     return ActionGradients(torch.stack(first), zeroth, scale)
+
+
+def _single(actions: Tensor) -> list[GradientEdge]:
+    """Of actions (T, N, *A) the T from which a rollout stacked them: rewards depend on these, and not on the stack."""
+    stack = actions.grad_fn
+    if stack is None or stack.name() != "StackBackward0":
+        raise ValueError("Gradients of single actions need the episodes as a rollout with a graph gave them.")
+    return [GradientEdge(node, output) for node, output in stack.next_functions if node is not None]
 
 
 def pack(alpha: Tensor, first: Tensor, advantages: Tensor, gamma: float) -> Tensor:

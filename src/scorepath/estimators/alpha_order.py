@@ -17,11 +17,11 @@ from scorepath.types import Episodes
 class AlphaOrder(AbstractEstimator):
     """α g₁ + (1 - α) g₀, g₁ the pathwise derivative and g₀ the score function of the same episodes (Suh et al. 2022,
     arXiv:2202.00817, section 5): α minimises the empirical variance among those whose mix stays within `tolerance` of
-    the true gradient, as far as g₀ and its confidence interval can tell. See `mixing_weight`.
+    the true gradient, as far as g₀ and its confidence interval show. See `mixing_weight`.
 
     Both are estimates of ∇E[Σ_t γ^t r_t] over whole episodes: step t of the score function is weighed by γ^t, and no
-    value stands for what follows a time limit. The paper's bound assumes that g₀'s samples are bounded by a known
-    constant; here their largest deviation stands for it, so that `delta` is nominal. The variances need the gradient of
+    value estimates what follows a time limit. The paper's bound assumes that g₀'s samples are bounded by a known
+    constant; here their largest deviation is used, so that `delta` is nominal. The variances need the gradient of
     every single episode, which costs N backward passes.
 
     Args:
@@ -126,7 +126,7 @@ def confidence_radius(samples: Tensor, delta: float) -> Tensor:
 
     P(‖Σ x_n‖ >= r) <= 2 exp(-r² / 2(N v + r L / 3)) for independent x_n of mean zero, E‖x‖² = v and ‖x‖ <= L, whatever
     the dimension (Pinelis & Sakhanenko 1986, Theory of Probability and its Applications 30), solved for r = N ε. The
-    empirical v and L stand for the true ones.
+    empirical v and L replace the true ones.
 
     Args:
         samples: (N, P).

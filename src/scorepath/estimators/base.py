@@ -16,12 +16,8 @@ from scorepath.distributions import AbstractHead
 from scorepath.envs import AbstractEnvironment
 from scorepath.errors import ConfigError
 from scorepath.policy import Policy
-from scorepath.rollout import rollout, rollout_windows
+from scorepath.rollout import rollout_windows
 from scorepath.types import Episodes
-
-LogProbs = Literal["auto", "again", "rollout"]
-_WIDE = 2048  # episodes from which keeping a rollout's graph is faster on a CPU than a second pass
-_MOST_KEPT = 4 * 2**30  # bytes of activations
 
 
 class AbstractEstimator(nn.Module, ABC):
@@ -39,10 +35,9 @@ class AbstractEstimator(nn.Module, ABC):
     baselines: ClassVar[Literal["any", "value", "none"]] = "any"  # `value`: none, or a V(o) to bootstrap with
     min_episodes: ClassVar[int] = 1  # of a batch
     whole_returns: bool = False  # weighs each action with its whole episode's return
-    bootstraps: bool = True  # a V(o) of the baseline stands for what follows a truncation
+    bootstraps: bool = True  # a V(o) of the baseline replaces what follows a truncation
     accept_discontinuities: bool = False  # run also where a derivative of one path misses jumps
     remedy_for_discontinuities: ClassVar[str] = "accept the bias with estimator.accept_discontinuities=true"
-    log_probs: LogProbs = "again"  # where log π(a_t | o_t) comes from
     window: int | None = None  # env steps between optimizer steps; None is the whole episode
 
     @abstractmethod
@@ -56,19 +51,7 @@ class AbstractEstimator(nn.Module, ABC):
 
     def collect(self, env: AbstractEnvironment, policy: Policy, seed: int) -> Iterator[Episodes]:
         """Plays one episode in each environment, window by window; the caller may learn between two of them."""
-        if self._keeps_graph(env, policy):
-            return iter((rollout(env, policy, seed, log_probs=True),))
         return rollout_windows(env, policy, seed, window=self.window, graph=self.needs_graph)
-
-    def _keeps_graph(self, env: AbstractEnvironment, policy: Policy) -> bool:
-        """Whether the rollout records log π with its graph."""
-        if self.log_probs != "auto":
-            return self.log_probs == "rollout"
-        weights = [parameter for parameter in policy.parameters() if parameter.dim() > 1]
-        # of each layer's output, autograd and the allocator hold about two copies of four bytes an entry
-        bytes_per_step = 8 * sum(len(weight) for weight in weights)
-        fits = env.num_episodes * env.max_episode_steps * bytes_per_step <= _MOST_KEPT
-        return fits and env.num_episodes >= _WIDE and all(weight.device.type == "cpu" for weight in weights)
 
     def add_bonus(self, policy: Policy, episodes: Episodes) -> Episodes:
         """The episodes with rewards that hold whatever the objective adds to the environment's; as they are, if nothing

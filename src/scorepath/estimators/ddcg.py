@@ -32,7 +32,7 @@ class DDCG(AbstractEstimator):
     Σ Var[h] >= 2 (1 - c) Var[f] - 2 ‖E h‖², sums over steps and entries: equation 14 for one std, and its natural form
     for several. It holds for each start by itself, and says nothing of the variance between starts. So every two
     episodes share theirs, and the moments given the start are estimated without bias from such pairs; noise of the
-    environment itself makes the test stricter, hence the estimate more of a score function. Test and weights
+    environment itself makes the test stricter, and so the estimate more of a score function. Test and weights
     α = v₀ / (v₀ + v₁) are in action space. The equation is the paper's; its form for episodes, and the pairs, are ours.
 
     Args:

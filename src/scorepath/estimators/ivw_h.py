@@ -20,7 +20,7 @@ class IVWH(AbstractEstimator):
 
     Near the end the pathwise derivative is the better one, far from it its variance explodes, and the weights follow.
     g₁ is the total derivative of the discounted return with respect to a_t, g₀ = -γ^t A_t ∂ log π/∂a_t. Windows are
-    those of `Pathwise`: a value network stands for what follows each, for both estimates.
+    those of `Pathwise`: a value network estimates what follows each, for both estimates.
 
     Of the paper, per-step weights by inverse variance are from its abstract and introduction; the mix in action space,
     its variances over the batch and the reparameterisation through which it reaches the policy follow a description of

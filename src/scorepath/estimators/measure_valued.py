@@ -11,7 +11,7 @@ from scorepath.estimators.pathwise import entropy
 from scorepath.estimators.weak_derivatives import WITH_WEAK_DERIVATIVE, branches, distribution_parameters
 from scorepath.policy import Policy
 from scorepath.returns import discounts, reward_to_go
-from scorepath.rollout import check_finite, choose
+from scorepath.rollout import Lanes, check_finite
 from scorepath.types import Episodes
 
 
@@ -43,7 +43,7 @@ class MeasureValued(AbstractEstimator):
 
     def weigh(self, policy: Policy, episodes: Episodes, advantages: Tensor, gamma: float) -> Tensor:
         """The factor of each parameter's gradient, (T, N, P)."""
-        rewards = episodes.branch_rewards
+        rewards = episodes.extras.get("branch_rewards")
         if rewards is None:
             raise ValueError("The measure-valued derivative needs the branches of its own `collect`.")
         later = discounts(rewards.shape[-1], gamma).squeeze(-1).to(rewards)
@@ -74,9 +74,9 @@ def branched_episodes(env: AbstractEnvironment, policy: Policy, seed: int) -> Ep
     head, number = policy.head, env.num_episodes
     observation = env.reset(seed)
     own = torch.arange(number, device=observation.device)  # rows of the episodes themselves
-    positive, negative = (_World(env.branch(own), observation) for _ in range(2))
+    positive, negative = (Lanes(env.branch(own), observation, narrows=False) for _ in range(2))
     observations, actions, rewards, valid, constants, differences = [], [], [], [], [], []
-    while positive.alive.any() or negative.alive.any():
+    while positive.any_plays() or negative.any_plays():
         with torch.random.fork_rng():
             first = policy(positive.observation).sample()
         second = policy(negative.observation).sample()
@@ -86,31 +86,37 @@ def branched_episodes(env: AbstractEnvironment, policy: Policy, seed: int) -> Ep
             new = branches(policy(observation), action)
             parents = own.repeat_interleave(new.constants.shape[1])
             rows = torch.cat((torch.arange(len(first), device=own.device), parents))
-            positive.copy_rows(rows)
-            negative.copy_rows(rows)
+            positive, negative = positive.branch(rows), negative.branch(rows)
             first = torch.cat((first, new.positive.flatten(0, 1)))
             second = torch.cat((second, new.negative.flatten(0, 1)))
             constants.append(new.constants)
         with torch.random.fork_rng():
-            paid = positive.step(head.to_env(first))
-        differences.append(paid[number:] - negative.step(head.to_env(second))[number:])
+            paid = _paid(positive, head.to_env(first))
+        differences.append((paid - _paid(negative, head.to_env(second)))[number:])
         if running:
             observations.append(observation)
             actions.append(action)
             rewards.append(paid[:number])
             valid.append(alive)
+    terminated, truncated = positive.ends()
     episodes = Episodes(
         observations=torch.stack(observations),
         actions=torch.stack(actions),
         rewards=torch.stack(rewards),
         valid=torch.stack(valid),
-        terminated=positive.terminated[:number],
-        truncated=positive.truncated[:number],
+        terminated=terminated[:number],
+        truncated=truncated[:number],
         last_observations=positive.observation[:number],
-        branch_rewards=_by_start(torch.stack(constants), differences),
+        extras={"branch_rewards": _by_start(torch.stack(constants), differences)},
     )
     check_finite(env, episodes, len(rewards))
     return episodes
+
+
+def _paid(lanes: Lanes, given: Tensor) -> Tensor:
+    """Rewards (W,) of a step, zero where the episode has ended before."""
+    alive = lanes.alive
+    return torch.where(alive, lanes.step(given)[0], 0.0)
 
 
 def _by_start(constants: Tensor, differences: list[Tensor]) -> Tensor:
@@ -125,30 +131,3 @@ def _by_start(constants: Tensor, differences: list[Tensor]) -> Tensor:
         for start, row in enumerate(difference.reshape(-1, *constants.shape[1:])):
             table[start, ..., time - start] = row
     return table * constants.unsqueeze(-1)
-
-
-class _World:
-    """Rows of episodes that are played side by side, each to its end."""
-
-    def __init__(self, env: AbstractEnvironment, observation: Tensor) -> None:
-        self.env = env
-        self.observation = observation  # (M, *O), the last one where an episode has ended
-        self.alive = torch.ones(len(observation), dtype=torch.bool, device=observation.device)
-        self.terminated = torch.zeros_like(self.alive)
-        self.truncated = torch.zeros_like(self.alive)
-
-    def copy_rows(self, rows: Tensor) -> None:
-        """Goes on with these rows in place of its own."""
-        self.env = self.env.branch(rows)
-        self.observation, self.alive = self.observation[rows], self.alive[rows]
-        self.terminated, self.truncated = self.terminated[rows], self.truncated[rows]
-
-    def step(self, actions: Tensor) -> Tensor:
-        """Rewards (M,), zero where the episode has ended."""
-        step = self.env.step(actions)
-        rewards = torch.where(self.alive, step.rewards, 0.0)
-        self.observation = choose(self.alive, step.observations, self.observation)
-        self.terminated = self.terminated | (self.alive & step.terminated)
-        self.truncated = self.truncated | (self.alive & step.truncated & ~step.terminated)
-        self.alive = self.alive & ~(step.terminated | step.truncated)
-        return rewards

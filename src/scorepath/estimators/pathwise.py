@@ -62,7 +62,7 @@ class Pathwise(AbstractPathwise):
     """The pathwise derivative: ∇J = E[∇ Σ_t γ^t r_t] through rsample()d actions and the environment's own graph.
 
     Episodes are cut into windows: at the end of each the policy takes an optimizer step, and a value network, where
-    the baseline has one, stands for what follows (short-horizon actor-critic, Xu et al. 2022, arXiv:2204.07137). A
+    the baseline has one, estimates what follows (short-horizon actor-critic, Xu et al. 2022, arXiv:2204.07137). A
     whole episode's product of Jacobians explodes in all but the tamest environments; a window's stays small, at the
     price of a bias that shrinks with the value network's error.
 
@@ -83,7 +83,7 @@ class Pathwise(AbstractPathwise):
         return window_bias(self.window)
 
     def act(self, head: AbstractHead, dist: Distribution) -> tuple[Tensor, Tensor]:
-        """A sample with its graph, and the element of the action space that it stands for."""
+        """A sample with its graph, and the element of the action space that it represents."""
         return act_by_rsample(head, dist)
 
 

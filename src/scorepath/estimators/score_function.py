@@ -1,18 +1,24 @@
 """The score function estimator, REINFORCE."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from scorepath.estimators.base import AbstractEstimator, LogProbs
+from scorepath.envs import AbstractEnvironment
+from scorepath.estimators.base import AbstractEstimator
 from scorepath.policy import Policy
 from scorepath.returns import RunningMoments, discounts, reward_to_go, total_return, whiten
+from scorepath.rollout import rollout, rollout_windows
 from scorepath.types import Episodes
 
 Credit = Literal["reward_to_go", "total_return"]
 Normalization = Literal["none", "episode", "batch", "running"]
+LogProbs = Literal["auto", "again", "rollout"]
+_WIDE = 2048  # episodes from which keeping a rollout's graph is faster on a CPU than a second pass
+_MOST_KEPT = 4 * 2**30  # bytes of activations
 _ENTROPIES = 65_536  # steps whose entropies are computed at a time, for their activations
 _DECAY = 0.9  # of the running moments, an update: the scale follows a policy that learns in ten
 
@@ -110,6 +116,23 @@ class ScoreFunction(AbstractEstimator):
             "the objective has the entropy of each step in its reward": has_bonus and self.entropy_in_rewards,
         }
         return tuple(reason for reason, holds in reasons.items() if holds)
+
+    def collect(self, env: AbstractEnvironment, policy: Policy, seed: int) -> Iterator[Episodes]:
+        if self._keeps_graph(env, policy):
+            return iter((rollout(env, policy, seed, log_probs=True),))
+        return rollout_windows(env, policy, seed)
+
+    def _keeps_graph(self, env: AbstractEnvironment, policy: Policy) -> bool:
+        """Whether the rollout records log π with its graph, which is of use only to who differentiates it."""
+        if not torch.is_grad_enabled():
+            return False
+        if self.log_probs != "auto":
+            return self.log_probs == "rollout"
+        weights = [parameter for parameter in policy.parameters() if parameter.dim() > 1]
+        # of each layer's output, autograd and the allocator hold about two copies of four bytes an entry
+        bytes_per_step = 8 * sum(len(weight) for weight in weights)
+        fits = env.num_episodes * env.max_episode_steps * bytes_per_step <= _MOST_KEPT
+        return fits and env.num_episodes >= _WIDE and all(weight.device.type == "cpu" for weight in weights)
 
     @torch.no_grad()
     def add_bonus(self, policy: Policy, episodes: Episodes) -> Episodes:

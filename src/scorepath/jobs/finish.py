@@ -1,59 +1,54 @@
 """The end of a training run: the figure that may be reported, and the last entries of the dashboard."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from scorepath.build import make_evaluation_environment
+from scorepath.build import Judge
 from scorepath.module import PolicyGradient
 from scorepath.run import dashboard, recording
 from scorepath.run.intervals import return_ci95
+from scorepath.run.summary import Summary
 from scorepath.seeding import Stream, derive_seed, seed_torch
 
 log = logging.getLogger("scorepath")
 
 
-def final_evaluation(cfg: DictConfig, module: PolicyGradient, summary: dict[str, Any]) -> None:
+def final_evaluation(cfg: DictConfig, module: PolicyGradient, summary: Summary) -> None:
     """Episodes that no stopping rule has seen: the figure that may be reported."""
     with torch.no_grad():
         module.eval()
         evaluation = module.evaluate(Stream.FINAL_ENVIRONMENT, Stream.FINAL_ACTION, cfg.eval.episodes)
-    mean, interval = return_ci95(evaluation)
-    summary.update(eval_return_mean=mean, eval_return_ci95=interval, eval_episodes=len(evaluation.returns))
+    summary.eval_return_mean, summary.eval_return_ci95 = return_ci95(evaluation)
+    summary.eval_episodes = len(evaluation.returns)
 
 
 def finish_dashboard(
-    cfg: DictConfig,
-    trainer: pl.Trainer,
-    module: PolicyGradient,
-    names: Mapping[str, str],
-    summary: dict[str, Any],
+    cfg: DictConfig, trainer: pl.Trainer, module: PolicyGradient, judge: Judge, summary: Summary
 ) -> None:
     """The GIF and the HParams row, and all loggers on disk."""
     if cfg.record_episode:
-        _record(cfg, trainer, module)
+        _record(cfg, trainer, module, judge)
     groups = ("env", "dist", "estimator", "baseline", "policy", "optimizer", "lr_schedule")
+    names = HydraConfig.get().runtime.choices
     hparams: dict[str, Any] = {group: str(names.get(group)) for group in groups}
     hparams |= {key: cfg[key] for key in ("seed", "gamma", "episodes_per_update")} | {"lr": cfg.optimizer.lr}
-    metrics = {
-        "final/return_mean": summary["eval_return_mean"],
-        "final/env_steps": summary["env_steps"],
-    }
+    metrics: dict[str, Any] = {"final/return_mean": summary.eval_return_mean, "final/env_steps": summary.env_steps}
     dashboard.show_hparams(trainer.loggers, hparams, metrics, module.env_steps)
     for logger in trainer.loggers:
         logger.finalize("success")
 
 
-def _record(cfg: DictConfig, trainer: pl.Trainer, module: PolicyGradient) -> None:
+def _record(cfg: DictConfig, trainer: pl.Trainer, module: PolicyGradient, judge: Judge) -> None:
     if not trainer.loggers:
         return
     try:
-        env = make_evaluation_environment(cfg.env, 1, render=True)
+        env = judge.drawable()
         seed_torch(cfg.seed, Stream.FINAL_ACTION, index=module.update_index)
         stride = max(1, round(env.render_fps / recording.GIF_FPS))
         seed = derive_seed(cfg.seed, Stream.FINAL_ENVIRONMENT, index=1)
@@ -67,12 +62,12 @@ def _record(cfg: DictConfig, trainer: pl.Trainer, module: PolicyGradient) -> Non
         dashboard.show_gif(trainer.loggers, *recording.encode_gif(frames, fps), module.env_steps)
 
 
-def report(summary: Mapping[str, Any], directory: Path) -> str:
+def report(summary: Summary, directory: Path) -> str:
     """The run in one line."""
-    interval = summary["eval_return_ci95"]
+    interval = summary.eval_return_ci95
     spread = f" (95 % interval {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
     folder = directory.relative_to(Path.cwd()) if directory.is_relative_to(Path.cwd()) else directory
     return (
-        f"{summary['status']} after {summary['env_steps']:,} env steps in {summary['train_seconds']:.2f} s: mean "
-        f"return {summary['eval_return_mean']:.2f}{spread} over {summary['eval_episodes']} fresh episodes. {folder}"
+        f"{summary.status} after {summary.env_steps:,} env steps in {summary.train_seconds:.2f} s: mean "
+        f"return {summary.eval_return_mean:.2f}{spread} over {summary.eval_episodes} fresh episodes. {folder}"
     )

@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 from scorepath.errors import ConfigError
 from scorepath.run.csv_logger import read_metrics
 from scorepath.run.files import replacing
+from scorepath.run.intervals import mean_ci95, t95
 from scorepath.run.printing import escape
 from scorepath.run.reading import check_links
-from scorepath.run.summary import mean_ci95, t95
 from scorepath.run.sweep import format_table, key_of, read_runs, shorten
 from scorepath.run.trust import read_overrides
 

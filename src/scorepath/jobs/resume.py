@@ -4,16 +4,17 @@ import logging
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig
 
+from scorepath.build import make_environment
 from scorepath.config import leaves
 from scorepath.errors import ConfigError
-
-if TYPE_CHECKING:
-    from scorepath.callbacks import Stopping
-    from scorepath.module import PolicyGradient
+from scorepath.module import PolicyGradient
+from scorepath.run.checkpoints import read_newest
+from scorepath.run.restore import check_optimizers, check_policy
+from scorepath.run.schedule import Schedule
 
 log = logging.getLogger("scorepath")
 
@@ -29,12 +30,8 @@ _MAY_CHANGE = (
 _LEARNING = ("optimizer.lr", "lr_schedule", "baseline.make_optimizer.lr")  # and these, while it learns
 
 
-def load_run(cfg: DictConfig, directory: Path, module: "PolicyGradient") -> tuple[Path, dict[str, Any]] | None:
+def load_run(cfg: DictConfig, directory: Path, module: PolicyGradient) -> tuple[Path, dict[str, Any]] | None:
     """Finds and checks the checkpoint to resume from, and sets what is needed before `fit` loads it."""
-    from scorepath.build import make_environment  # noqa: PLC0415
-    from scorepath.run.checkpoints import read_newest  # noqa: PLC0415
-    from scorepath.run.restore import check_optimizers, check_policy  # noqa: PLC0415
-
     found = read_newest(cfg.resume, directory)
     if found is None:
         if cfg.resume is not None:
@@ -50,7 +47,7 @@ def load_run(cfg: DictConfig, directory: Path, module: "PolicyGradient") -> tupl
     return found
 
 
-def _check_same_run(module: "PolicyGradient", checkpoint: Mapping[str, Any], path: Path) -> None:
+def _check_same_run(module: PolicyGradient, checkpoint: Mapping[str, Any], path: Path) -> None:
     """Refuses a checkpoint of another run, before anything is touched."""
     saved = checkpoint["scorepath"]
     there, here = leaves(saved["config"]), leaves(module.config)
@@ -87,16 +84,14 @@ def _differences(keys: list[str], there: Mapping[str, Any], here: Mapping[str, A
 
 
 def has_ended(
-    cfg: DictConfig, module: "PolicyGradient", stopping: "Stopping", path: Path, checkpoint: Mapping[str, Any]
+    cfg: DictConfig, module: PolicyGradient, schedule: Schedule, path: Path, checkpoint: Mapping[str, Any]
 ) -> bool:
-    """Whether the run of a checkpoint had reached its end, so that nothing is left to learn; tells `stopping` of it.
+    """Whether the run of a checkpoint, which `schedule` has loaded, had reached its end: nothing is left to learn.
 
     Raises:
         ConfigError: for a run that has, if how it learns was changed: its config would tell of what never was.
     """
-    stopping.load_state_dict(checkpoint["callbacks"].get(stopping.state_key) or stopping.state_dict())
-    solved = cfg.stop_when_solved and stopping.solved_at_env_steps is not None
-    ended = module.env_steps >= cfg.max_env_steps or solved
+    ended = module.env_steps >= cfg.max_env_steps or schedule.solved
     there, here = leaves(checkpoint["scorepath"]["config"]), leaves(module.config)
     changed = [key for key in there if _is_below(key, (*_LEARNING, "max_env_steps")) and there[key] != here.get(key)]
     if ended and changed:

@@ -1,23 +1,22 @@
-"""Lightning's Trainer around a run: which callbacks and loggers, and what is left to us."""
+"""Lightning's Trainer around a run, its callbacks and its loggers."""
 
 import contextlib
 import logging
 import secrets
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
-from scorepath.build import construct, make_evaluation_environment
-from scorepath.callbacks import NEVER, Stopping, check_callbacks, log_on_env_steps
+from scorepath.build import construct
+from scorepath.callbacks import NEVER, check_callbacks, log_on_env_steps
 from scorepath.module import PolicyGradient
 from scorepath.run.checkpoints import SealedCheckpointIO
-from scorepath.run.signals import GracefulStop
-
-_PATIENCE = 60.0  # seconds that a step may take before a run that is to stop is taken for hung
 
 
 def kept_id(directory: Path) -> str:
@@ -28,19 +27,19 @@ def kept_id(directory: Path) -> str:
     return file.read_text(encoding="utf-8").strip()
 
 
-def make_trainer(
-    cfg: DictConfig, directory: Path, module: PolicyGradient
-) -> tuple[pl.Trainer, dict[str, pl.Callback], Stopping, GracefulStop]:
-    """The Trainer, the callbacks chosen in the config, and the two callbacks that tell how the run ended."""
-    judge = make_evaluation_environment(cfg.env, 1)
-    stopping = Stopping(cfg.max_env_steps, judge.reward_threshold, cfg.stop_when_solved)
-    judge.close()
-    stop_signal = GracefulStop(directory, cfg.env.get("step_timeout") or _PATIENCE)
+def make_callbacks(cfg: DictConfig) -> dict[str, pl.Callback]:
+    """Those chosen in the config, by their keys.
+
+    Raises:
+        ConfigError: for some that cannot work together, or with how runs are saved.
+    """
     chosen = {name: construct(node, f"callbacks.{name}") for name, node in (cfg.callbacks or {}).items() if node}
     check_callbacks(chosen)
-    # Stopping comes first: a checkpoint saved in the same hook must hold its verdict
-    callbacks = [stopping, *chosen.values(), stop_signal]
-    # What an earlier part of the run wrote beyond its checkpoint is written again
+    return chosen
+
+
+def make_loggers(cfg: DictConfig, directory: Path, module: PolicyGradient) -> list[Logger]:
+    """Those chosen in the config; what an earlier part of the run wrote beyond its checkpoint is written again."""
     given = {} if cfg.resume is None else {"purge_step": module.env_steps + 1 if module.update_index else 0}
     loggers = []
     for name, node in (cfg.logger or {}).items():
@@ -50,6 +49,13 @@ def make_trainer(
         if "id" in node and node.id is None:
             arguments["id"] = kept_id(directory)
         loggers.append(construct(node, f"logger.{name}", **arguments))
+    return loggers
+
+
+def make_trainer(
+    cfg: DictConfig, callbacks: Sequence[pl.Callback], loggers: Sequence[Logger], module: PolicyGradient
+) -> pl.Trainer:
+    """The Trainer, with all that is left to us."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning 2.6 against torch 2.13: its own matter, and nothing that a user could change
@@ -57,8 +63,8 @@ def make_trainer(
     trainer: pl.Trainer = construct(
         cfg.trainer,
         "trainer",
-        callbacks=callbacks,
-        logger=loggers,
+        callbacks=list(callbacks),
+        logger=list(loggers),
         plugins=[SealedCheckpointIO()],
         max_epochs=-1,
         check_val_every_n_epoch=None,
@@ -69,4 +75,4 @@ def make_trainer(
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
     )
     log_on_env_steps(trainer, module)
-    return trainer, chosen, stopping, stop_signal
+    return trainer

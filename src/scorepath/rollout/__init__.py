@@ -10,15 +10,15 @@ from scorepath.rollout.episodes import (
     windows_from,
 )
 from scorepath.rollout.evaluation import Evaluation, evaluate
-from scorepath.rollout.lanes import choose
+from scorepath.rollout.lanes import Lanes
 
 __all__ = [
     "ActingRule",
     "Evaluation",
+    "Lanes",
     "act",
     "act_by_rsample",
     "check_finite",
-    "choose",
     "evaluate",
     "rollout",
     "rollout_windows",

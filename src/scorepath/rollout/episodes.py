@@ -61,7 +61,7 @@ def rollout_windows(
 
     Yields:
         Episodes of at most `window` rows. A column whose episode ended in an earlier window has no valid step. One
-        whose episode goes on is neither terminated nor truncated.
+        whose episode continues is neither terminated nor truncated.
     """
     rule = _rule(graph, deterministic) if rule is None else rule
     return windows_from(env, policy, env.reset(seed), window=window, graph=graph, rule=rule)
@@ -97,8 +97,8 @@ def windows_from(
             lanes.observation = lanes.observation.detach()
         if window is None and lanes.any_plays():
             raise ScorepathError(
-                f"{env.name} goes on after its max_episode_steps={env.max_episode_steps}: correct the environment, or "
-                "use env.workers=null, under which a limit is kept to for it."
+                f"{env.name} continues after its max_episode_steps={env.max_episode_steps}: correct the environment, "
+                "or use env.workers=null, where the limit is applied for it."
             )
 
 
@@ -108,7 +108,7 @@ def _collect(policy: Policy, lanes: Lanes, limit: int, graph: bool, rule: Acting
     played: list[tuple[Tensor, ...]] = []  # observations, actions, log_probs (or none)
     rewards, alive, columns, starts = [], [], [], []
     with torch.set_grad_enabled(graph):
-        for steps in range(limit):
+        for _ in range(limit):
             observation = lanes.observation
             alive.append(lanes.alive)
             columns.append(lanes.columns)
@@ -117,7 +117,7 @@ def _collect(policy: Policy, lanes: Lanes, limit: int, graph: bool, rule: Acting
                 dist = policy(observation)
                 action, given = rule(head, dist)
                 recorded = (dist.log_prob(action),) if log_probs else ()
-            paid, go_on = lanes.step(given, steps)
+            paid, go_on = lanes.step(given)
             played.append((observation, action, *recorded))
             rewards.append(paid)
             if not go_on:
@@ -136,7 +136,6 @@ def _collect(policy: Policy, lanes: Lanes, limit: int, graph: bool, rule: Acting
             truncated=truncated,
             last_observations=lanes.last_observations(),
             log_probs=recorded_values[0] if recorded_values else None,
-            action_nodes=tuple(action for _, action in played) if graph else None,
         )
 
 

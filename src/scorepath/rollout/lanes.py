@@ -43,24 +43,25 @@ class Lanes:
         self.begin_window()
 
     def begin_window(self) -> None:
-        """From now on, no episode has ended."""
+        """From now on, no episode has ended, and steps are counted again."""
+        self._steps = 0
         self._ends = torch.zeros(2, self.env.num_episodes, dtype=torch.bool, device=self.alive.device)
 
     def any_plays(self) -> bool:
         """Whether an episode has not ended."""
         return self._resets or bool(self.alive.any())
 
-    def step(self, given: Tensor, steps: int) -> tuple[Tensor, bool]:
+    def step(self, given: Tensor) -> tuple[Tensor, bool]:
         """Steps all lanes.
 
         Args:
             given: actions (W, *A) of the action space.
-            steps: taken so far.
 
         Returns:
             rewards (W,) and whether an episode still plays.
         """
-        step = self.env.step(given)
+        step = self.env.step(given, self._playing())
+        self._steps += 1
         # An ended episode keeps its last observation: what an environment answers later may be anything
         self.observation = step.observations if self._whole else choose(self.alive, step.observations, self.observation)
         ended = step.terminated | step.truncated
@@ -73,20 +74,26 @@ class Lanes:
         self.alive = self.alive & ~ended
         self._whole = False
         if self._begun < self.env.num_episodes or self._resets:
-            self._begin_episodes(step.observations, ended, steps + 1)
-        if not self._looks and (steps + 1) % _GLANCE:
+            self._begin_episodes(step.observations, ended)
+        if not self._looks and self._steps % _GLANCE:
             return step.rewards, True
         playing = int(self.alive.sum())
         if self._narrows and 0 < playing < _NARROW * len(self.alive):
             self._narrow()
         return step.rewards, self._resets or playing > 0
 
-    def _begin_episodes(self, observations: Tensor, ended: Tensor, steps: int) -> None:
+    def _playing(self) -> Tensor | None:
+        """(W,) bool, the lanes whose answer is looked at; None for all."""
+        if self._whole:
+            return None
+        return self.alive | self._resetting if self._resets else self.alive
+
+    def _begin_episodes(self, observations: Tensor, ended: Tensor) -> None:
         """A lane whose episode has just ended spends a step on Gymnasium's autoreset, and then plays another one."""
         fresh = self._resetting
         self._last = self.last_observations()
         self.columns = torch.where(fresh, self._next, self.columns)
-        self.starts = torch.where(fresh, steps, self.starts)
+        self.starts = torch.where(fresh, self._steps, self.starts)
         self.observation = choose(fresh, observations, self.observation)
         self.alive = self.alive | fresh
         places = ended.cumsum(0)
@@ -104,6 +111,14 @@ class Lanes:
         self.observation, self.columns, self.alive = self.observation[rows], self.columns[rows], self.alive[rows]
         self.starts = self.starts[rows]
         self._whole = True
+
+    def branch(self, rows: Tensor) -> "Lanes":
+        """Copies of these lanes (M,) int64, in any order and number, each of which plays on to its end; only where the
+        environment can branch and there are as many lanes as episodes.
+        """
+        other = Lanes(self.env.branch(rows), self.observation[rows], narrows=False)
+        other.alive, other._whole, other._ends = self.alive[rows], self._whole, self._ends[:, rows]
+        return other
 
     def last_observations(self) -> Tensor:
         """(N, *O): of each episode the last one so far."""

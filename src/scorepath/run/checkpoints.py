@@ -57,7 +57,7 @@ def seal(data: bytes) -> bytes:
 
 
 class Checkpoints(pl.Callback):
-    """Saves `last.ckpt` after each evaluation and at the end of training, and `best.ckpt` at each new best mean.
+    """Saves `last.ckpt`, and `best.ckpt` at each new best mean; `run.schedule.Schedule` tells when.
 
     Args:
         directory: of the files.
@@ -66,28 +66,17 @@ class Checkpoints(pl.Callback):
     def __init__(self, directory: Path | str) -> None:
         self.directory = Path(directory)
         self.best: float | None = None
-        self._saved_at = -1
+        self.saved_at: int | None = None  # update
 
-    def on_validation_end(self, trainer: pl.Trainer, module: PolicyGradient) -> None:
-        if trainer.sanity_checking or "eval/return_mean" not in trainer.callback_metrics:
-            return
-        mean = float(trainer.callback_metrics["eval/return_mean"])
-        improved = self.best is None or mean > self.best
-        if improved:
+    def save(self, trainer: pl.Trainer, module: PolicyGradient, mean: float | None = None) -> None:
+        """Saves what a resumed run continues from; after an evaluation, by its mean return, also whether it is best."""
+        if mean is not None and (self.best is None or mean > self.best):
             self.best = mean
             trainer.save_checkpoint(self.directory / BEST)
-        self.save_last(trainer, module)
-
-    def on_train_end(self, trainer: pl.Trainer, module: PolicyGradient) -> None:
-        if self._saved_at != module.update_index:
-            self.save_last(trainer, module)
-
-    def save_last(self, trainer: pl.Trainer, module: PolicyGradient) -> None:
-        """Saves what a resumed run goes on from."""
         for logger in trainer.loggers:
             logger.save()  # a killed run must find the metrics of all that its checkpoint holds
         trainer.save_checkpoint(self.directory / LAST)
-        self._saved_at = module.update_index
+        self.saved_at = module.update_index
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}

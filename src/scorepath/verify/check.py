@@ -26,7 +26,7 @@ from scorepath.verify.statistics import (
     z_scores,
 )
 
-_PILOT = 100  # batches that tell how many are needed
+_PILOT = 100  # batches from which the needed number follows
 _FIRST_LOOK = 300  # batches of the first confirmation; each further one takes four times as many
 _ENOUGH = 30  # batches of plain REINFORCE that must have seen what a disputed combination of entries depends on
 
@@ -249,7 +249,7 @@ def judge(draw: Draw, draw_control: Draw, exact: Tensor, *, batches: int, most: 
     What a first sample disputes, by T² or because it never varied, two more samples must dispute too, of 300 batches,
     1,200, ... up to twice the first. And a control of as many batches, an estimator known to be unbiased, must have
     seen in effect 30 times what the disputed combinations of entries depend on (`is_seen`), or the number grows to
-    `most`. If it has not then, the matter is undecided: no sample of this size could tell.
+    `most`. If it has not then, the result is undecided: no sample of this size could decide it.
 
     The false-alarm rate is below alpha for normal samples. For entries that are m with probability q, else 0 or noise,
     both further samples would have to miss most of what came to the control 30 times in as many batches. At about 30

@@ -12,7 +12,7 @@ from torch.distributions import Distribution, Independent, Poisson, constraints
 from scorepath.errors import ScorepathError
 from scorepath.policy import Policy
 
-_SAMPLES = 4096  # that tell where the probability mass lies; they place nodes, and enter nothing else
+_SAMPLES = 4096  # that show where the probability mass lies; they place nodes, and are used for nothing else
 _TOLERANCE = 1e-7  # by which the probabilities of a grid may miss 1
 
 

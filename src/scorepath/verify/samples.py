@@ -76,15 +76,15 @@ def _batches(
     splits = not (estimator.needs_graph or estimator.needs_branching) and estimator.window is None
     together = max(1, _STEPS // (episodes * problem.dynamics.max_episode_steps)) if splits else 1
     together = min(together, batches)
-    estimator.log_probs = "again"  # one graph for all batches would be walked for each
     env = problem.env(together * episodes)
     for number, first in enumerate(range(0, batches, together)):
         windows = play(env, policy, estimator, baseline, gamma, Streams(seed, update=number))
         if not splits:
             yield windows
             continue
-        (played,) = windows
-        played = replace(played, log_probs=None)  # as above, of a `collect` of its own
+        with torch.no_grad():  # one graph for all batches would be walked for each
+            (played,) = windows
+        played = replace(played, log_probs=None)  # which a `collect` may have recorded without its graph
         for index in range(min(together, batches - first)):
             yield iter([played.select(slice(index * episodes, (index + 1) * episodes))])
 

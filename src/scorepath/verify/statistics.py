@@ -165,7 +165,7 @@ def signal(samples: Tensor, exact: Tensor) -> tuple[float, int]:
     """exactᵀ Σ⁻¹ exact, estimated without bias from (K, P) samples, and the rank of Σ.
 
     Infinite where the exact gradient has a part without variance, if the samples are exact there. If they are not, what
-    they lack is too rare for them to tell its variance, and the answer is 0.
+    they lack is too rare for them to show its variance, and the answer is 0.
     """
     white = _whiten(samples, exact, exact)
     number, rank = samples.shape[0], len(white.coordinates)

@@ -1,1 +1,0 @@
-"""Training steps per second: ours, its parts, the limit of the machine, and the peers."""
