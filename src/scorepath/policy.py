@@ -4,12 +4,14 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from scorepath.distributions.base import AbstractHead
 
+_WIDEST = 65_536  # of a hidden layer: a slip of a digit or two should not fill the memory
 _VECTORISED = 2048  # entries from which three operations cost less than one torch.tanh
 _MINUS_ONE = torch.tensor(-1.0)  # to make it costs as much as an operation; adding it to double gives double
 
@@ -97,15 +99,15 @@ class MLP(nn.Module):
         activation: tanh, relu, elu, gelu or silu.
 
     Raises:
-        ValueError: for another activation or a width below 1.
+        ValueError: for another activation, or a width that is no whole number from 1 to 65,536.
     """
 
     def __init__(self, in_features: int, hidden_sizes: Sequence[int], activation: str = "tanh") -> None:
         super().__init__()
         if activation not in _ACTIVATIONS:
             raise ValueError(f"activation={activation} is unknown: use one of {', '.join(_ACTIVATIONS)}.")
-        if any(size < 1 for size in hidden_sizes):
-            raise ValueError(f"hidden_sizes={list(hidden_sizes)} must all be at least 1.")
+        if not all(isinstance(size, int | np.integer) and 1 <= size <= _WIDEST for size in hidden_sizes):
+            raise ValueError(f"hidden_sizes={list(hidden_sizes)} must be whole numbers from 1 to {_WIDEST:,}.")
         layers: list[nn.Module] = []
         self.out_features = in_features
         for size in hidden_sizes:

@@ -10,6 +10,7 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
+from scorepath.build import construct
 from scorepath.config import RULES, check_config, leaves, nearest
 from scorepath.errors import ConfigError
 
@@ -289,27 +290,12 @@ INSIDE_AND_OUTSIDE = {
     "env.vectorization": (["auto", "sync", "async", "vector_entry_point"], ["Sync", None]),
     "env.dynamics.dim": ([1, 3], [0, 1.5]),
     "env.dynamics.dt": ([0.1], [0.0, -0.1]),
-    "dist.initial_std": ([0.6, 1, 100], [0, -0.1, 101, None]),
-    "dist.std": (["state_independent", "state_dependent"], ["fixed"]),
-    "dist.mean": (["bounded", "unbounded"], ["tanh"]),
-    "dist.df": ([2.1, 5, 1e6], [2, 2e6, None]),
-    "dist.rank": ([1, 1000], [0, 1.5]),
-    "dist.components": ([1, 1000], [0, 1001, "3"]),
-    "dist.concentration": (["state_independent", "state_dependent"], [1.0]),
-    "dist.initial_concentration": ([0.1, 100], [0, 101]),
-    "estimator.credit": (["reward_to_go", "total_return"], ["gae"]),
-    "estimator.normalize_returns": (["none", "episode", "batch", "running"], [None, True]),
     "estimator.entropy_coefficient": ([0, 0.01], [-0.01]),
-    "estimator.window": ([None, 1], [0, 2.0]),
-    "baseline.gae_lambda": ([0, 0.95, 1], [-0.1, 1.1, None]),
-    "baseline.decay": ([0, 0.99], [-0.1, 1, None]),
-    "baseline.hidden_sizes": ([[], [64, 64]], [[0], [1.5], 64, "64", None]),
-    "policy.torso.hidden_sizes": ([[], [1, 65_536]], [[65_537], [True]]),
-    "policy.torso.activation": (["tanh", "relu", "elu", "gelu", "silu"], ["softmax"]),
+    "estimator.window": ([None, 1], ["all", 2.0]),
+    "estimator.tolerance": ([None, 0.5], ["small", True]),
     "policy.init": (["torch", "orthogonal"], ["xavier"]),
     "policy.output_scale": ([0, 0.01], [-1]),
     "optimizer.lr": ([1e-5, 1], [0, -0.1, "0.1"]),
-    "optimizer.weight_decay": ([0, 0.1], [-0.1]),
     "optimizer.momentum": ([0.0, 1.0], [1.1]),
     "lr_schedule.final": ([0.0, 1.0], [-0.1, 2]),
     "trainer.log_every_n_steps": ([1], [0]),
@@ -334,6 +320,76 @@ def test_ranges(key):
         with pytest.raises(ConfigError) as error:
             check_config(nested(key, value), nested(key, value))
         assert str(error.value) == f"{key}={value} is out of range: it must be {RULES[key].words}."
+
+
+SIZES = {  # what the spaces tell, which no YAML holds
+    "action_space": gym.spaces.Box(-1.0, 1.0, (2,)),
+    "in_features": 3,
+    "observation_shape": (3,),
+    "normalizer": None,
+}
+# options without a rule, or with one of their type alone, and values that their constructors refuse
+REFUSED = [
+    ("dist=normal", "dist.initial_std", [0, -0.1, 101]),
+    ("dist=normal", "dist.std", ["fixed"]),
+    ("dist=laplace", "dist.mean", ["tanh"]),
+    ("dist=tanh_normal", "dist.initial_std", [0]),
+    ("dist=truncated_normal", "dist.std", ["fixed"]),
+    ("dist=student_t", "dist.df", [2, 2e6]),
+    ("dist=low_rank_normal", "dist.rank", [0, 1001]),
+    ("dist=mixture_normal", "dist.components", [0, 1001]),
+    ("dist=von_mises", "dist.concentration", ["fixed"]),
+    ("dist=von_mises", "dist.initial_concentration", [0, 101]),
+    ("estimator=score_function", "estimator.credit", ["gae"]),
+    ("estimator=score_function", "estimator.normalize_returns", ["all"]),
+    ("estimator=score_function", "estimator.log_probs", ["never"]),
+    ("estimator=pathwise", "estimator.window", [0]),
+    ("estimator=gumbel_softmax", "estimator.temperature", [0, 101, None]),
+    ("estimator=straight_through", "estimator.temperature", [0, 101]),
+    ("estimator=alpha_order", "estimator.tolerance", [-1]),
+    ("estimator=alpha_order", "estimator.delta", [0, 1]),
+    ("estimator=ddcg", "estimator.c", [-0.1, 1.1]),
+    ("baseline=gae", "baseline.gae_lambda", [-0.1, 1.1]),
+    ("baseline=moving_average", "baseline.decay", [-0.1, 1]),
+    ("baseline=value", "baseline.hidden_sizes", [[0], [1.5], ["a"]]),
+    ("baseline=value", "baseline.activation", ["softmax"]),
+    ("baseline=value", "baseline.gradient_steps", [0]),
+    ("baseline=value", "baseline.minibatch_size", [0]),
+    ("policy=mlp", "policy.torso.hidden_sizes", [[65_537], [0], [None]]),
+    ("policy=linear", "policy.torso.activation", ["softmax"]),
+]
+
+
+@pytest.mark.parametrize(("choice", "key", "values"), REFUSED, ids=[f"{choice} {key}" for choice, key, _ in REFUSED])
+def test_a_range_without_a_rule_is_refused_by_the_constructor(composed, choice, key, values):
+    """With a sentence that names the option: the type is known by the YAML, and nothing else is asked before."""
+    place, _, option = key.rpartition(".")
+    for value in values:
+        config = OmegaConf.create(composed[choice])
+        OmegaConf.update(config, key, value)
+        check_config(OmegaConf.to_container(config, resolve=False), composed[choice])
+        node = OmegaConf.select(config, place)
+        known = inspect.signature(target(node["_target_"])).parameters
+        with pytest.raises(ConfigError, match=rf"^it was refused: .*\b{option}\b"):
+            construct(node, "it", **{name: size for name, size in SIZES.items() if name in known})
+
+
+@pytest.mark.parametrize("option", [*options("dist"), *options("baseline")])
+def test_a_default_of_the_yaml_is_the_default_of_the_constructor(composed, option):
+    """Both are needed: the one for the command line, which overrides what is there, the other for Python."""
+    group = "dist" if option in options("dist") else "baseline"
+    node = composed[f"{group}={option}"][group]
+    parameters = inspect.signature(target(node["_target_"])).parameters
+    for key, value in node.items():
+        default = getattr(parameters.get(key), "default", inspect.Parameter.empty)
+        if default is not inspect.Parameter.empty and not isinstance(value, dict):
+            assert value == (list(default) if isinstance(default, tuple) else default), key
+
+
+def test_an_option_of_ones_own_may_have_a_name_of_ours(composed):
+    """Rules go by keys: one of `dist.std` would refuse another head's std that is a number."""
+    own = {**composed["dist=normal"], "dist": {"_target_": "mine.Head", "std": 0.5, "components": 0}}
+    check_config(own, own)
 
 
 def test_leaves_flattens_mappings_and_keeps_lists_and_empty_mappings():

@@ -1,6 +1,6 @@
 """More of what is refused: misspelt names of every group, lines that break Hydra's grammar, spaces, missing packages.
 
-test_refusals.py has the values out of range and the commonest mistakes.
+test_config.py has the values out of range.
 """
 
 import importlib.util

@@ -115,8 +115,11 @@ def test_mlp_by_hand(activation, function):
 def test_mlp_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match=r"activation=softmax is unknown: use one of tanh, relu"):
         MLP(3, [4], "softmax")
-    with pytest.raises(ValueError, match=r"hidden_sizes=\[4, 0\] must all be at least 1"):
+    with pytest.raises(ValueError, match=r"hidden_sizes=\[4, 0\] must be whole numbers from 1 to 65,536"):
         MLP(3, [4, 0])
+    for wrong in ([65_537], [1.5], ["a"], [None]):
+        with pytest.raises(ValueError, match="must be whole numbers"):
+            MLP(3, wrong)
 
 
 @pytest.mark.parametrize("batch", [(), (5,), (2, 5)], ids=str)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent
 
 
 class AbstractHead(nn.Module, ABC):
@@ -50,6 +50,11 @@ class AbstractHead(nn.Module, ABC):
     def deterministic(self, dist: Distribution) -> Tensor:
         """The action to take without sampling, (*B, *A): finite, and shaped like a sample."""
 
+    def independent(self, entries: Distribution) -> Distribution:
+        """Distributions of the entries of an action, (*B, *A), as the distribution of the action, (*B,)."""
+        dims = len(self.action_space.shape or ())
+        return Independent(entries, dims, validate_args=self.validate_args) if dims else entries
+
     def entropy(self, dist: Distribution) -> Tensor:
         """Entropy in nats, (*B,): torch's where it has one, else an unbiased estimate from one sample.
 
@@ -63,3 +68,8 @@ class AbstractHead(nn.Module, ABC):
             log_prob = dist.log_prob(sample)
             value = log_prob.detach()
             return -value - value * (log_prob - value)
+
+
+def entries_of(dist: Distribution) -> Distribution:
+    """The distributions of the entries of an action, which `independent` made into one of the action."""
+    return dist.base_dist if isinstance(dist, Independent) else dist

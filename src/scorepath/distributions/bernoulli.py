@@ -1,9 +1,11 @@
 """Bernoulli: one coin for a two-way choice, or one for each bit."""
 
+import math
+
 import gymnasium as gym
 from torch import Tensor, nn
 from torch.distributions import Bernoulli as TorchBernoulli
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution
 
 from scorepath.distributions.base import AbstractHead
 
@@ -22,10 +24,7 @@ class Bernoulli(AbstractHead):
         super().__init__(action_space, in_features, validate_args)
         self._shape = action_space.shape or ()
         self._start = int(getattr(action_space, "start", 0))
-        bits = 1
-        for size in self._shape:
-            bits *= size
-        self.logits = nn.Linear(in_features, bits)
+        self.logits = nn.Linear(in_features, math.prod(self._shape))
 
     @classmethod
     def accepts(cls, action_space: gym.Space) -> bool:
@@ -35,8 +34,7 @@ class Bernoulli(AbstractHead):
 
     def forward(self, features: Tensor) -> Distribution:
         logits = self.logits(features).reshape((*features.shape[:-1], *self._shape))
-        coins = TorchBernoulli(logits=logits, validate_args=self.validate_args)
-        return Independent(coins, len(self._shape), validate_args=self.validate_args) if self._shape else coins
+        return self.independent(TorchBernoulli(logits=logits, validate_args=self.validate_args))
 
     def to_env(self, action: Tensor) -> Tensor:
         choice = action.long()

@@ -3,18 +3,15 @@
 import math
 
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Beta as TorchBeta
-from torch.distributions import Distribution, Independent, constraints
-from torch.nn.functional import softplus
+from torch.distributions import Distribution, constraints
 
-from scorepath.distributions.base import AbstractHead
+from scorepath.distributions.base import AbstractHead, entries_of
 from scorepath.distributions.box import AbstractBoundedDensity, BoxUnits, is_bounded_box
-from scorepath.distributions.shares import sample_dirichlet
-
-_MOST = 1e3  # of a concentration: beyond, differences of float32's lgamma are noise
-_EULER = 0.5772156649015329
+from scorepath.distributions.shares import concentrations, sample_dirichlet
 
 
 class AbstractConcentrationsHead(AbstractHead):
@@ -40,9 +37,8 @@ class AbstractConcentrationsHead(AbstractHead):
     def parameters_of_density(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(*B, F) -> both concentrations, (*B, *A) each, and low and high, (*A)."""
         raw = self.concentrations(features).unflatten(-1, (2, -1)).movedim(-2, 0)
-        both = 1.0 + softplus(raw).clamp(max=_MOST)
-        first, second = both.reshape(2, *features.shape[:-1], *self._shape).unbind()
-        return first, second, self.box.low.to(first), self.box.high.to(first)
+        first, second = concentrations(raw).reshape(2, *features.shape[:-1], *self._shape).unbind()
+        return first, second, *self.box.bounds(first)
 
     def to_env(self, action: Tensor) -> Tensor:
         """The same action: it lies in the Box but for the rounding of a cast."""
@@ -58,8 +54,7 @@ class Beta(AbstractConcentrationsHead):
     has_rsample = True
 
     def forward(self, features: Tensor) -> Distribution:
-        density = BetaDensity(*self.parameters_of_density(features), validate_args=self.validate_args)
-        return Independent(density, len(self._shape), validate_args=self.validate_args)
+        return self.independent(BetaDensity(*self.parameters_of_density(features), validate_args=self.validate_args))
 
     def deterministic(self, dist: Distribution) -> Tensor:
         return dist.mean
@@ -106,12 +101,12 @@ class Kumaraswamy(AbstractConcentrationsHead):
 
     def forward(self, features: Tensor) -> Distribution:
         density = KumaraswamyDensity(*self.parameters_of_density(features), validate_args=self.validate_args)
-        return Independent(density, len(self._shape), validate_args=self.validate_args)
+        return self.independent(density)
 
     def deterministic(self, dist: Distribution) -> Tensor:
-        assert isinstance(dist, Independent)
-        assert isinstance(dist.base_dist, KumaraswamyDensity)
-        return dist.base_dist.median
+        density = entries_of(dist)
+        assert isinstance(density, KumaraswamyDensity)
+        return density.median
 
 
 class KumaraswamyDensity(AbstractBoundedDensity):
@@ -149,7 +144,7 @@ class KumaraswamyDensity(AbstractBoundedDensity):
 
     def entropy(self) -> Tensor:
         """(1 - 1/β) + (1 - 1/α) (ψ(β + 1) + γ) - ln(α β), γ Euler's constant, plus ln(high - low)."""
-        harmonic = torch.digamma(self.beta + 1.0) + _EULER
+        harmonic = torch.digamma(self.beta + 1.0) + np.euler_gamma
         shape = (1.0 - 1.0 / self.beta) + (1.0 - 1.0 / self.alpha) * harmonic
         return shape - self.alpha.log() - self.beta.log() + self.width.log()
 

@@ -1,6 +1,7 @@
 """The Box as a place for densities: its units, its bounds, and densities that end at its bounds."""
 
 from abc import abstractmethod
+from typing import TypeGuard
 
 import gymnasium as gym
 import numpy as np
@@ -13,14 +14,14 @@ _UNBOUNDED = 1e18  # a Box as wide as float32 goes is meant to have no bounds
 _CELL = 16  # how many of the numbers next to a bound count as the bound itself
 
 
-def is_floating_box(space: gym.Space) -> bool:
+def is_floating_box(space: gym.Space) -> TypeGuard[gym.spaces.Box]:
     """A Box of real numbers, bounded or not."""
     return isinstance(space, gym.spaces.Box) and np.issubdtype(space.dtype, np.floating)
 
 
 def is_bounded_box(space: gym.Space, or_unbounded: bool = False) -> bool:
     """A Box of real numbers that each have two finite bounds; or none, where `or_unbounded`."""
-    if not isinstance(space, gym.spaces.Box) or not is_floating_box(space):
+    if not is_floating_box(space):
         return False
     width = space.high.astype(np.float64) - space.low.astype(np.float64)
     bounded = (width > 0) & (width < _UNBOUNDED)
@@ -51,6 +52,10 @@ class BoxUnits(nn.Module):
         self.register_buffer("finite", finite, persistent=False)
         self.register_buffer("middle", torch.where(finite, (low + high) / 2, 0.0).float(), persistent=False)
         self.register_buffer("half_range", torch.where(finite, (high - low) / 2, 1.0).float(), persistent=False)
+
+    def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Low and high, (*A) each, with the type of another tensor."""
+        return self.low.to(like), self.high.to(like)
 
     def clip(self, action: Tensor) -> Tensor:
         """The nearest element of the Box, (*B, *A); gradients pass inside and at the bounds."""

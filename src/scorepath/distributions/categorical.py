@@ -5,9 +5,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical as TorchCategorical
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution
 
-from scorepath.distributions.base import AbstractHead
+from scorepath.distributions.base import AbstractHead, entries_of
 
 
 class Categorical(AbstractHead):
@@ -25,14 +25,13 @@ class Categorical(AbstractHead):
 
     def __init__(self, action_space: gym.Space, in_features: int, validate_args: bool = False) -> None:
         super().__init__(action_space, in_features, validate_args)
-        self._shape = action_space.shape or ()
         choices = np.asarray(getattr(action_space, "nvec", getattr(action_space, "n", None)))
         largest = int(choices.max())
         self.logits = nn.Linear(in_features, choices.size * largest)
         missing = torch.arange(largest) >= torch.as_tensor(choices).unsqueeze(-1)
         self.register_buffer("_missing", missing if bool(missing.any()) else None, persistent=False)
         self.register_buffer("_start", torch.as_tensor(getattr(action_space, "start", 0)), persistent=False)
-        self._event = (*self._shape, largest)
+        self._event = (*(action_space.shape or ()), largest)
 
     @classmethod
     def accepts(cls, action_space: gym.Space) -> bool:
@@ -43,13 +42,12 @@ class Categorical(AbstractHead):
         if self._missing is not None:
             # probability 0, but finite: the entropy's gradient multiplies it with that 0
             logits = logits.masked_fill(self._missing, max(-1e30, torch.finfo(logits.dtype).min / 2))
-        choice = TorchCategorical(logits=logits, validate_args=self.validate_args)
-        return Independent(choice, len(self._shape), validate_args=self.validate_args) if self._shape else choice
+        return self.independent(TorchCategorical(logits=logits, validate_args=self.validate_args))
 
     def to_env(self, action: Tensor) -> Tensor:
         return action + self._start
 
     def deterministic(self, dist: Distribution) -> Tensor:
-        choice = dist.base_dist if isinstance(dist, Independent) else dist
+        choice = entries_of(dist)
         assert isinstance(choice, TorchCategorical)
         return choice.logits.argmax(dim=-1)

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Binomial as TorchBinomial
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution
 from torch.distributions import Poisson as TorchPoisson
 
-from scorepath.distributions.base import AbstractHead
+from scorepath.distributions.base import AbstractHead, entries_of
 
 _LARGEST = 100_000  # numbers to count up to: float32 knows all whole numbers to 16 million
 _ENUMERABLE = 1000  # counts that an entropy may be summed over, for each entry of each action of a batch
@@ -48,8 +48,7 @@ class AbstractCountHead(AbstractHead):
 
     def forward(self, features: Tensor) -> Distribution:
         raw = self.counts(features).reshape((*features.shape[:-1], *self._shape))
-        counts = self.count(raw)
-        return Independent(counts, len(self._shape), validate_args=self.validate_args) if self._shape else counts
+        return self.independent(self.count(raw))
 
     @abstractmethod
     def count(self, raw: Tensor) -> Distribution:
@@ -71,7 +70,7 @@ class Binomial(AbstractCountHead):
         return _Binomial(self._range.to(raw), logits=raw, validate_args=self.validate_args)
 
     def deterministic(self, dist: Distribution) -> Tensor:
-        counts = dist.base_dist if isinstance(dist, Independent) else dist
+        counts = entries_of(dist)
         assert isinstance(counts, TorchBinomial)
         return ((counts.total_count + 1) * counts.probs).floor().minimum(counts.total_count)
 

@@ -1,18 +1,15 @@
 """Dirichlet: shares of a whole."""
 
 import gymnasium as gym
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Dirichlet as TorchDirichlet
 from torch.distributions import Distribution
-from torch.nn.functional import softplus
 from torch.types import _size
 
 from scorepath.distributions.base import AbstractHead
-from scorepath.distributions.shares import sample_dirichlet
-
-_MOST = 1e3  # of a concentration: beyond, differences of float32's lgamma are noise
+from scorepath.distributions.box import is_floating_box
+from scorepath.distributions.shares import concentrations, sample_dirichlet
 
 
 class Dirichlet(AbstractHead):
@@ -32,16 +29,14 @@ class Dirichlet(AbstractHead):
     @classmethod
     def accepts(cls, action_space: gym.Space) -> bool:
         return (
-            isinstance(action_space, gym.spaces.Box)
-            and np.issubdtype(action_space.dtype, np.floating)
+            is_floating_box(action_space)
             and len(action_space.shape) == 1
             and action_space.shape[0] >= 2
             and bool((action_space.low == 0.0).all() and (action_space.high == 1.0).all())
         )
 
     def forward(self, features: Tensor) -> Distribution:
-        concentrations = 1.0 + softplus(self.concentrations(features)).clamp(max=_MOST)
-        return _Interior(concentrations, validate_args=self.validate_args)
+        return _Interior(concentrations(self.concentrations(features)), validate_args=self.validate_args)
 
     def to_env(self, action: Tensor) -> Tensor:
         return action.clamp(0.0, 1.0)

@@ -4,7 +4,7 @@ import math
 
 import gymnasium as gym
 from torch import Tensor
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution
 from torch.distributions import Laplace as TorchLaplace
 from torch.distributions import StudentT as TorchStudentT
 
@@ -14,50 +14,27 @@ from scorepath.distributions.location_scale import AbstractLocationScaleHead, Me
 class Laplace(AbstractLocationScaleHead):
     """p(a) = exp(-|a - mean| / b) / 2b with b = std / √2, each entry by itself.
 
-    Units, bounds and options as of `Normal`: `std` is the standard deviation here too.
-
-    Args:
-        std: `state_independent` learns one log std per entry, `state_dependent` a linear function of the features.
-        initial_std: std at the start, in units of half the range, in (0, 100].
-        mean: `bounded` to the Box by tanh (an entry without finite bounds stays unbounded), or `unbounded`.
-
-    Raises:
-        ValueError: if initial_std is out of range or an option has another value.
+    `std` is the standard deviation here too.
     """
 
     has_rsample = True
 
-    def __init__(
-        self,
-        action_space: gym.spaces.Box,
-        in_features: int,
-        std: Std = "state_independent",
-        initial_std: float = 0.6,
-        mean: Mean = "bounded",
-        validate_args: bool = False,
-    ) -> None:
-        super().__init__(action_space, in_features, std, initial_std, mean, validate_args)
-
     def forward(self, features: Tensor) -> Distribution:
         mean, std = self.mean_and_std_of_actions(features)
-        laplace = TorchLaplace(mean, std / math.sqrt(2.0), validate_args=self.validate_args)
-        return Independent(laplace, self._event_dims, validate_args=self.validate_args)
+        return self.independent(TorchLaplace(mean, std / math.sqrt(2.0), validate_args=self.validate_args))
 
 
 class StudentT(AbstractLocationScaleHead):
     """(a - mean) / s ~ Student's t with df degrees of freedom, s = std √((df - 2) / df), each entry by itself.
 
-    Units, bounds and options as of `Normal`, which it becomes as df grows: `std` is the standard deviation here too,
-    and so df must be above 2.
+    A Normal as df grows: `std` is the standard deviation here too, and so df must be above 2.
 
     Args:
         df: degrees of freedom, in (2, 1e6]; the tails fall like |a|^-(df + 1).
-        std: `state_independent` learns one log std per entry, `state_dependent` a linear function of the features.
-        initial_std: std at the start, in units of half the range, in (0, 100].
-        mean: `bounded` to the Box by tanh (an entry without finite bounds stays unbounded), or `unbounded`.
+        std, initial_std, mean: as of `AbstractLocationScaleHead`.
 
     Raises:
-        ValueError: if df or initial_std is out of range or an option has another value.
+        ValueError: if df or another option is out of range.
     """
 
     has_rsample = True
@@ -80,5 +57,4 @@ class StudentT(AbstractLocationScaleHead):
     def forward(self, features: Tensor) -> Distribution:
         mean, std = self.mean_and_std_of_actions(features)
         scale = std * math.sqrt((self.df - 2.0) / self.df)
-        student = TorchStudentT(self.df, mean, scale, validate_args=self.validate_args)
-        return Independent(student, self._event_dims, validate_args=self.validate_args)
+        return self.independent(TorchStudentT(self.df, mean, scale, validate_args=self.validate_args))

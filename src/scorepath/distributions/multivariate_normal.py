@@ -9,7 +9,7 @@ from torch.distributions import Distribution, LowRankMultivariateNormal, constra
 from torch.distributions import MultivariateNormal as TorchMultivariateNormal
 from torch.types import _size
 
-from scorepath.distributions.location_scale import AbstractLocationScaleHead, Mean, Std
+from scorepath.distributions.location_scale import AbstractLocationScaleHead, Mean, Std, at_features, slope
 
 _MOST = 10.0  # of a loading: keeps the covariance's condition within what float32 can invert
 
@@ -18,16 +18,11 @@ class MultivariateNormal(AbstractLocationScaleHead):
     """a ~ N(mean, Σ), Σ = L Lᵀ, L = diag(std) C, where C is lower triangular and its rows have norm 1.
 
     A row of C is (c_1 .. c_{i-1}, 1) over its norm, so that std is each entry's own standard deviation whatever the
-    correlations; c starts at 0. Units, bounds and options as of `Normal`.
+    correlations; c starts at 0.
 
     Args:
-        std: `state_independent` learns one log std per entry and one covariance shape; `state_dependent` makes both
-            linear functions of the features.
-        initial_std: std at the start, in units of half the range, in (0, 100].
-        mean: `bounded` to the Box by tanh (an entry without finite bounds stays unbounded), or `unbounded`.
-
-    Raises:
-        ValueError: if initial_std is out of range or an option has another value.
+        std: of the covariance's shape too: `state_dependent` makes both linear functions of the features.
+        initial_std, mean: as of `AbstractLocationScaleHead`.
     """
 
     has_rsample = True
@@ -46,14 +41,14 @@ class MultivariateNormal(AbstractLocationScaleHead):
         super().__init__(action_space, in_features, std, initial_std, mean, validate_args)
         size = math.prod(self._shape)
         self.loadings = nn.Parameter(torch.zeros(size * (size - 1) // 2))
-        self.loadings_slope = _slope(in_features, len(self.loadings), std)
+        self.loadings_slope = slope(in_features, len(self.loadings), "std", std)
         rows, columns = torch.tril_indices(size, size, offset=-1)
         self.register_buffer("_rows", rows, persistent=False)
         self.register_buffer("_columns", columns, persistent=False)
 
     def forward(self, features: Tensor) -> Distribution:
         mean, std = self.mean_and_std_of_actions(features)
-        loadings = _linear(self.loadings, self.loadings_slope, features)
+        loadings = at_features(features, self.loadings, self.loadings_slope).clamp(-_MOST, _MOST)
         unit = torch.eye(math.prod(self._shape), dtype=std.dtype, device=std.device)
         triangle = unit.expand(*loadings.shape[:-1], *unit.shape).clone()
         triangle[..., self._rows, self._columns] = loadings
@@ -61,24 +56,22 @@ class MultivariateNormal(AbstractLocationScaleHead):
         vectors = TorchMultivariateNormal(
             triangle.new_zeros(unit.shape[-1:]), scale_tril=triangle, validate_args=self.validate_args
         )
-        return ScaledVectors(vectors, mean, std, self._event_dims, self.validate_args)
+        return ScaledVectors(vectors, mean, std, len(self._shape), self.validate_args)
 
 
 class LowRankNormal(AbstractLocationScaleHead):
     """a ~ N(mean, Σ), Σ = diag(std) (W Wᵀ + D) diag(std), W (entries, rank), D diagonal, with ones on Σ's diagonal.
 
     A row of (W, √D) is (w_1 .. w_rank, 1) over its norm, so that std is each entry's own standard deviation. W starts
-    at small random numbers, for at 0 its gradient is 0. Units, bounds and options as of `Normal`.
+    at small random numbers, for at 0 its gradient is 0.
 
     Args:
         rank: columns of W, from 1 to 1000.
-        std: `state_independent` learns one log std per entry and one covariance shape; `state_dependent` makes both
-            linear functions of the features.
-        initial_std: std at the start, in units of half the range, in (0, 100].
-        mean: `bounded` to the Box by tanh (an entry without finite bounds stays unbounded), or `unbounded`.
+        std: of the covariance's shape too: `state_dependent` makes both linear functions of the features.
+        initial_std, mean: as of `AbstractLocationScaleHead`.
 
     Raises:
-        ValueError: if rank or initial_std is out of range or an option has another value.
+        ValueError: if rank or another option is out of range.
     """
 
     has_rsample = True
@@ -98,11 +91,12 @@ class LowRankNormal(AbstractLocationScaleHead):
         super().__init__(action_space, in_features, std, initial_std, mean, validate_args)
         self.rank = rank
         self.loadings = nn.Parameter(0.1 * torch.randn(math.prod(self._shape) * rank))
-        self.loadings_slope = _slope(in_features, len(self.loadings), std)
+        self.loadings_slope = slope(in_features, len(self.loadings), "std", std)
 
     def forward(self, features: Tensor) -> Distribution:
         mean, std = self.mean_and_std_of_actions(features)
-        loadings = _linear(self.loadings, self.loadings_slope, features).unflatten(-1, (-1, self.rank))
+        loadings = at_features(features, self.loadings, self.loadings_slope).clamp(-_MOST, _MOST)
+        loadings = loadings.unflatten(-1, (-1, self.rank))
         share = 1.0 / (1.0 + loadings.square().sum(dim=-1))  # of the variance that is the entry's own
         vectors = LowRankMultivariateNormal(
             torch.zeros_like(share),
@@ -110,7 +104,7 @@ class LowRankNormal(AbstractLocationScaleHead):
             cov_diag=share,
             validate_args=self.validate_args,
         )
-        return ScaledVectors(vectors, mean, std, self._event_dims, self.validate_args)
+        return ScaledVectors(vectors, mean, std, len(self._shape), self.validate_args)
 
 
 class ScaledVectors(Distribution):
@@ -161,16 +155,3 @@ class ScaledVectors(Distribution):
 
     def _log_volume(self) -> Tensor:
         return self.scale.log().reshape((*self.batch_shape, -1)).sum(dim=-1)
-
-
-def _slope(in_features: int, size: int, std: Std) -> nn.Linear | None:
-    if std == "state_independent" or size == 0:
-        return None
-    slope = nn.Linear(in_features, size, bias=False)
-    nn.init.zeros_(slope.weight)
-    return slope
-
-
-def _linear(bias: Tensor, slope: nn.Linear | None, features: Tensor) -> Tensor:
-    loadings = bias if slope is None else bias + slope(features)
-    return loadings.clamp(-_MOST, _MOST)

@@ -11,6 +11,7 @@ from torch.types import _size
 
 from scorepath.distributions.base import AbstractHead
 from scorepath.distributions.bernoulli import Bernoulli
+from scorepath.distributions.box import is_floating_box
 from scorepath.distributions.categorical import Categorical
 from scorepath.distributions.counts import Binomial
 from scorepath.distributions.normal import Normal
@@ -143,7 +144,7 @@ def _join(rows: Sequence[Tensor], batch: torch.Size, dtype: torch.dtype) -> Tens
 
 def _fits_float32(leaf: gym.Space) -> bool:
     """Whether float32 knows every number of a leaf, and its bounds."""
-    if isinstance(leaf, gym.spaces.Box) and np.issubdtype(leaf.dtype, np.floating):
+    if is_floating_box(leaf):
         return leaf.dtype.itemsize <= 4
     largest = leaf.high if isinstance(leaf, gym.spaces.Box) else getattr(leaf, "n", getattr(leaf, "nvec", 2))
     least = leaf.low if isinstance(leaf, gym.spaces.Box) else getattr(leaf, "start", 0)

@@ -3,6 +3,7 @@
 import math
 
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, OneHotCategoricalStraightThrough, constraints
@@ -12,7 +13,6 @@ from torch.types import _size
 from scorepath.distributions.base import AbstractHead
 
 _FAR = 1e4  # a logarithm so far from 0 that exp and sigmoid round to weights of exactly 0 and 1
-_EULER = 0.5772156649015329
 
 
 class RelaxedBernoulli(AbstractHead):
@@ -205,7 +205,7 @@ class ConcreteDensity(Distribution):
     def entropy(self) -> Tensor:
         """K ψ(K) + K γ - ln (K-1)! - (K-1) ln temperature, γ Euler's constant."""
         choices = self.logits.shape[-1]
-        harmonic = float(torch.digamma(torch.tensor(float(choices), dtype=torch.float64))) + _EULER
+        harmonic = float(torch.digamma(torch.tensor(float(choices), dtype=torch.float64))) + np.euler_gamma
         constant = choices * harmonic - math.lgamma(choices) - (choices - 1) * math.log(self.temperature)
         return torch.full_like(self.logits[..., 0], constant)
 

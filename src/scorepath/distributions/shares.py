@@ -1,4 +1,4 @@
-"""Samples of Beta and Dirichlet with the exact derivative to their concentrations."""
+"""Concentrations of Beta and Dirichlet, and samples with the exact derivative to them."""
 
 from typing import Any
 
@@ -6,10 +6,17 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import softplus
 
+_MOST = 1e3  # of a concentration: beyond, differences of float32's lgamma are noise
 _DROP = 28.0  # of the integrand's logarithm, beyond which it counts as zero
 _NEWTON_STEPS = 3  # to that point; any within a few per cent does
 _NODES, _WEIGHTS = (torch.from_numpy(array) for array in np.polynomial.legendre.leggauss(24))
+
+
+def concentrations(raw: Tensor) -> Tensor:
+    """1 + softplus of outputs of a network, of any shape, in [1, 1001]: one mode, and no infinite density."""
+    return 1.0 + softplus(raw).clamp(max=_MOST)
 
 
 def sample_dirichlet(concentrations: Tensor) -> Tensor:

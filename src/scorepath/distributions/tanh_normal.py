@@ -5,8 +5,9 @@ import math
 import gymnasium as gym
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, constraints
+from torch.distributions import Distribution, constraints
 
+from scorepath.distributions.base import entries_of
 from scorepath.distributions.box import AbstractBoundedDensity, is_bounded_box
 from scorepath.distributions.location_scale import AbstractLocationScaleHead, Std
 
@@ -46,14 +47,13 @@ class TanhNormal(AbstractLocationScaleHead):
 
     def forward(self, features: Tensor) -> Distribution:
         mean, std = self.mean_and_std(features)
-        low, high = self.box.low.to(mean), self.box.high.to(mean)
-        density = TanhNormalDensity(mean, std, low, high, validate_args=self.validate_args)
-        return Independent(density, self._event_dims, validate_args=self.validate_args)
+        density = TanhNormalDensity(mean, std, *self.box.bounds(mean), validate_args=self.validate_args)
+        return self.independent(density)
 
     def deterministic(self, dist: Distribution) -> Tensor:
-        assert isinstance(dist, Independent)
-        assert isinstance(dist.base_dist, TanhNormalDensity)
-        return dist.base_dist.median
+        density = entries_of(dist)
+        assert isinstance(density, TanhNormalDensity)
+        return density.median
 
 
 class TanhNormalDensity(AbstractBoundedDensity):

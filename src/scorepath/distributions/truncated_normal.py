@@ -5,7 +5,7 @@ import math
 import gymnasium as gym
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, constraints
+from torch.distributions import Distribution, constraints
 from torch.special import erf, ndtr, ndtri
 
 from scorepath.distributions.box import AbstractBoundedDensity, is_bounded_box
@@ -45,14 +45,13 @@ class TruncatedNormal(AbstractLocationScaleHead):
 
     def forward(self, features: Tensor) -> Distribution:
         mode, std = self.mean_and_std(features)
-        low, high = self.box.low.to(mode), self.box.high.to(mode)
-        density = TruncatedNormalDensity(0.5 + 0.5 * mode, 0.5 * std, low, high, validate_args=self.validate_args)
-        return Independent(density, self._event_dims, validate_args=self.validate_args)
+        shares = 0.5 + 0.5 * mode, 0.5 * std
+        return self.independent(
+            TruncatedNormalDensity(*shares, *self.box.bounds(mode), validate_args=self.validate_args)
+        )
 
     def deterministic(self, dist: Distribution) -> Tensor:
-        assert isinstance(dist, Independent)
-        assert isinstance(dist.base_dist, TruncatedNormalDensity)
-        return dist.base_dist.mode
+        return dist.mode
 
 
 class TruncatedNormalDensity(AbstractBoundedDensity):

@@ -1,17 +1,17 @@
 """Von Mises: a circular Gaussian, for actions that are angles."""
 
 import math
-from typing import Literal
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, constraints
+from torch.distributions import Distribution, constraints
 from torch.distributions import VonMises as TorchVonMises
 from torch.types import _size
 
 from scorepath.distributions.base import AbstractHead
 from scorepath.distributions.box import BoxUnits, is_bounded_box
+from scorepath.distributions.location_scale import Std, at_features, log_parameter, slope
 
 
 class VonMises(AbstractHead):
@@ -38,24 +38,17 @@ class VonMises(AbstractHead):
         self,
         action_space: gym.spaces.Box,
         in_features: int,
-        concentration: Literal["state_independent", "state_dependent"] = "state_independent",
+        concentration: Std = "state_independent",
         initial_concentration: float = 1.0,
         validate_args: bool = False,
     ) -> None:
         super().__init__(action_space, in_features, validate_args)
-        if not 0 < initial_concentration <= 100:
-            raise ValueError(f"initial_concentration must be from above 0 to 100, but is {initial_concentration}.")
-        if concentration not in ("state_independent", "state_dependent"):
-            raise ValueError(f"concentration={concentration}: use state_independent or state_dependent.")
         self.box = BoxUnits(action_space)
         self._shape = action_space.shape
         size = math.prod(self._shape)
         self.mean = nn.Linear(in_features, size)
-        self.log_concentration = nn.Parameter(torch.full((size,), math.log(initial_concentration)))
-        dependent = concentration == "state_dependent"
-        self.log_concentration_slope = nn.Linear(in_features, size, bias=False) if dependent else None
-        if self.log_concentration_slope is not None:
-            nn.init.zeros_(self.log_concentration_slope.weight)
+        self.log_concentration = log_parameter(size, "initial_concentration", initial_concentration)
+        self.log_concentration_slope = slope(in_features, size, "concentration", concentration)
         low = torch.where(self.box.finite, self.box.low, -math.pi)
         high = torch.where(self.box.finite, self.box.high, math.pi)
         self.register_buffer("_low", low, persistent=False)
@@ -68,14 +61,10 @@ class VonMises(AbstractHead):
     def forward(self, features: Tensor) -> Distribution:
         shape = (*features.shape[:-1], *self._shape)
         mean = math.pi * self.mean(features).reshape(shape)
-        log_kappa = self.log_concentration
-        if self.log_concentration_slope is not None:
-            log_kappa = log_kappa + self.log_concentration_slope(features)
+        log_kappa = at_features(features, self.log_concentration, self.log_concentration_slope)
         kappa = log_kappa.clamp(-9.0, 9.0).exp().expand(*features.shape[:-1], -1).reshape(shape)
-        density = VonMisesDensity(
-            mean, kappa, self._low.to(mean), self._high.to(mean), validate_args=self.validate_args
-        )
-        return Independent(density, len(self._shape), validate_args=self.validate_args)
+        low, high = self._low.to(mean), self._high.to(mean)
+        return self.independent(VonMisesDensity(mean, kappa, low, high, validate_args=self.validate_args))
 
     def to_env(self, action: Tensor) -> Tensor:
         turns = torch.remainder(action - self._low, self._high - self._low)

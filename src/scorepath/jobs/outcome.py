@@ -10,10 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from scorepath.errors import ConfigError, InterruptedRunError, OutputError, ScorepathError
 from scorepath.run.directory import holds_run, is_main_process, write_json
+from scorepath.run.printing import log_to_file
 from scorepath.run.redaction import Redaction
 from scorepath.run.summary import Summary, seconds_since_process_start, versions
-
-log = logging.getLogger("scorepath")
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # of a disk, a user, a file
 
@@ -39,7 +38,7 @@ def told(summary: Summary, cfg: DictConfig, directory: Path) -> Iterator[None]:
         elif summary.status == "failed":  # and not ended by itself, just before
             summary.status = "interrupted"
         with contextlib.suppress(OSError):
-            _log_to_file(f"{summary.status}: {explained}")
+            log_to_file(f"{summary.status}: {explained}")
         if explained is error:
             raise
         raise explained from error
@@ -68,11 +67,3 @@ def _explain(error: BaseException, cfg: DictConfig, directory: Path) -> BaseExce
         if error.errno in _NO_ROOM or (error.filename and path.absolute().is_relative_to(directory.absolute())):
             return OutputError(path, error)
     return error
-
-
-def _log_to_file(message: str) -> None:
-    """Into train.log alone: the terminal gets the error from whoever catches it."""
-    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, message, (), None)
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.handle(record)

@@ -92,22 +92,26 @@ def check_content(checkpoint: Any, path: Path) -> None:
         found = node.get(name) if isinstance(node, dict) else None
         is_kind = isinstance(found, kind) and not isinstance(found, bool)
         if not is_kind or (isinstance(found, int) and not 0 <= found < 2**63):
-            raise ConfigError(f"{path} is no checkpoint of a run (its {name} is {found!r:.40}): choose another.")
+            raise _no_checkpoint(path, f"its {name} is {found!r:.40}")
     if any(isinstance(found, Tensor) for _, found in _walk(own)):
-        raise ConfigError(f"{path} is no checkpoint of a run (its config has a tensor): choose another.")
+        raise _no_checkpoint(path, "its config has a tensor")
     for name in (*checkpoint["state_dict"], *checkpoint["callbacks"]):
         if not isinstance(name, str):
-            raise ConfigError(f"{path} is no checkpoint of a run (it has the key {name!r:.40}): choose another.")
+            raise _no_checkpoint(path, f"it has the key {name!r:.40}")
     for name, found in checkpoint["state_dict"].items():
         if not isinstance(found, Tensor):
-            raise ConfigError(f"{path} is no checkpoint of a run (its {name} is no tensor): choose another.")
+            raise _no_checkpoint(path, f"its {name} is no tensor")
+
+
+def _no_checkpoint(path: Path, what: str) -> ConfigError:
+    return ConfigError(f"{path} is no checkpoint of a run ({what}): choose another.")
 
 
 def _check_extent(checkpoint: Any, path: Path) -> None:
     """Refuses what functions that call themselves could not follow, or would follow for ever."""
     for number, (depth, _) in enumerate(_walk(checkpoint)):
         if depth > _MAX_DEPTH or number > _MAX_PICKLE_BYTES:  # without repetition, each thing takes a byte
-            raise ConfigError(f"{path} is no checkpoint of a run (nested too deeply, or in itself): choose another.")
+            raise _no_checkpoint(path, "nested too deeply, or in itself")
 
 
 def _walk(content: Any) -> Iterator[tuple[int, Any]]:

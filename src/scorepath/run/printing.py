@@ -20,6 +20,15 @@ def escape_lines(text: str) -> str:
     return "\n".join(map(escape, text.split("\n")))
 
 
+def log_to_file(message: str) -> None:
+    """Into train.log alone: the terminal gets the error from whoever catches it."""
+    log = logging.getLogger("scorepath")
+    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, message, (), None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
 def _escaped(letter: str) -> str:
     return letter if letter in _JOINERS else letter.encode("unicode_escape").decode()
 

@@ -5,7 +5,6 @@ without a word, also a first process that is just saving, and does not see that 
 """
 
 import contextlib
-import logging
 import os
 import signal
 import subprocess
@@ -18,14 +17,12 @@ import lightning.pytorch as pl
 import torch
 
 from scorepath.errors import ScorepathError
-from scorepath.run.printing import escape
+from scorepath.run.printing import escape, log_to_file
 
 _STARTER = "SCOREPATH_STARTER"  # variable of a process that Lightning has started: the pid of the one that started it
 _LOOK = 0.5  # seconds between two looks
 _SIGNALLED = 128  # exit codes from here on: a signal has reached all, which have agreed to end
 _GRACE = 5.0  # seconds in which a process may notice by itself that it is alone, and end as after any error
-
-log = logging.getLogger("scorepath")
 
 
 class Companions:
@@ -110,10 +107,7 @@ class Companions:
 
     def _end(self) -> NoReturn:
         sentence = self._sentence()
-        record = log.makeRecord(log.name, logging.ERROR, __file__, 0, f"failed: {sentence}", (), None)
-        for handler in logging.getLogger().handlers:
-            if isinstance(handler, logging.FileHandler):
-                handler.handle(record)
+        log_to_file(f"failed: {sentence}")
         with contextlib.suppress(OSError):  # a terminal that is gone
             os.write(2, f"scorepath: {escape(sentence)}\n".encode())
         for child in self._children:
