@@ -704,13 +704,6 @@ MUTANTS = (
         "test_verify.py::test_each_window_of_a_batch_adds_its_gradient",
     ),
     Mutant(
-        "samples_change_the_estimator",
-        "verify/samples.py",
-        "estimator, baseline = copy.deepcopy(estimator), copy.deepcopy(baseline)",
-        "baseline = copy.deepcopy(baseline)",
-        "test_verify.py::test_sampling_leaves_the_estimator_s_options_alone",
-    ),
-    Mutant(
         "samples_of_one_rollout_overlap",
         "verify/samples.py",
         "slice(index * episodes, (index + 1) * episodes)",
@@ -941,7 +934,7 @@ MUTANTS = (
         "rollout/lanes.py",
         "step = self.env.step(given, self._playing())",
         "step = self.env.step(given)",
-        "test_rollout.py::test_a_rollout_is_the_plain_gymnasium_loop_of_its_seeds_and_actions",
+        "test_lanes.py::test_an_environment_whose_episode_has_ended_stands_still",
     ),
     Mutant(
         "nan_check_forgets_who_begins",

@@ -209,6 +209,13 @@ def test_workers_that_end_are_few(make):
     assert episodes.env_steps + resets >= 0.95 * computed
 
 
+def test_an_environment_whose_episode_has_ended_stands_still(make):
+    """Of so many that the first to end are not left out yet; Python environments need not bear a step after the end."""
+    env = make(SCRIPTED, 40, "sync", kwargs={"length": None})
+    lengths = rollout(env, leaning(env), 0).lengths
+    assert [player.env.unwrapped.steps for player in env.lanes._players] == lengths.tolist()
+
+
 def test_a_bad_first_observation_of_a_later_episode_is_refused(make):
     """The answer to the step that begins it, while another lane plays on."""
     env = make(SCRIPTED, 9, "async", workers=2, kwargs={"length": None, "bad_after_first_episode": True})

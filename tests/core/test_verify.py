@@ -234,10 +234,13 @@ def test_same_seed_same_samples_and_nothing_is_changed():
     assert all(parameter.grad is None for parameter in policy.parameters())
 
 
-def test_sampling_leaves_the_estimator_s_options_alone():
-    estimator = ScoreFunction("reward_to_go", "none", log_probs="rollout")
-    gradient_samples(BANDIT, make_policy(BANDIT), estimator, NoBaseline(), gamma=1.0, batches=2, episodes=2)
-    assert estimator.log_probs == "rollout"
+def test_samples_of_an_estimator_that_keeps_the_rollout_s_graph_are_those_of_a_second_pass():
+    samples = [
+        gradient_samples(BANDIT, make_policy(BANDIT), estimator, NoBaseline(), gamma=1.0, batches=3, episodes=2)
+        for estimator in (ScoreFunction("reward_to_go", "none", log_probs=kept) for kept in ("rollout", "again"))
+    ]
+    assert torch.equal(*samples)
+    assert samples[0].abs().sum() > 0
 
 
 class Watching(AbstractBaseline):
