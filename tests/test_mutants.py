@@ -860,10 +860,10 @@ MUTANTS = (
     ),
     Mutant(
         "decay_of_1",
-        "config.py",
-        '"at least 0 and below 1", lambda value: _number(value) and 0 <= value < 1)',
-        '"at least 0 and below 1", lambda value: _number(value) and 0 <= value <= 1)',
-        "test_config.py::test_ranges",
+        "returns.py",
+        "if not 0.0 <= decay < 1.0:",
+        "if not 0.0 <= decay <= 1.0:",
+        "test_returns.py::test_running_moments_refuse_other_decays",
     ),
     Mutant(
         "learning_rate_falls_from_update_to_update",
