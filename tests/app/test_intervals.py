@@ -204,16 +204,16 @@ def test_rewards_of_the_originals_keep_to_the_range_that_their_twins_declare(id,
     generator, rewards = np.random.default_rng(0), []
     for seed in range(2):
         env.reset(seed)
-        ended = torch.zeros(20, dtype=torch.bool)
+        playing = torch.ones(20, dtype=torch.bool)
         for _ in range(env.max_episode_steps if id == "Pendulum-v1" else 50):
             space = env.action_space
             if id == "Pendulum-v1":
                 actions = torch.from_numpy(generator.uniform(-2.0, 2.0, (20, 1)))
             else:
                 actions = torch.from_numpy(generator.integers(0, int(space.n), 20))
-            step = env.step(actions)
-            rewards.append(step.rewards[~ended])
-            ended |= step.terminated | step.truncated
+            step = env.step(actions, playing)
+            rewards.append(step.rewards[playing])
+            playing &= ~(step.terminated | step.truncated)
     env.close()
     rewards = torch.cat(rewards)
     assert low <= rewards.min() and rewards.max() <= high

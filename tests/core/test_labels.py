@@ -255,9 +255,9 @@ def test_clipped_gradients_have_at_most_the_norm_and_the_direction():
     """(3, 4) and (12,): a norm of 13, to 6.5."""
     gradients = [torch.tensor([3.0, 4.0]), torch.tensor([[12.0]])]
     assert float(clip_gradients(gradients, 6.5)) == 13.0
-    close(torch.cat([part.flatten() for part in gradients]), torch.tensor([1.5, 2.0, 6.0]), 1e-6)
+    close(torch.cat([part.flatten() for part in gradients]), torch.tensor([1.5, 2.0, 6.0]), tolerance=1e-6)
     assert float(clip_gradients(gradients, 100.0)) == pytest.approx(6.5, rel=1e-6)
-    close(gradients[1], torch.tensor([[6.0]]), 1e-6)
+    close(gradients[1], torch.tensor([[6.0]]), tolerance=1e-6)
     assert float(clip_gradients(gradients, None)) == pytest.approx(6.5, rel=1e-6)
 
 
