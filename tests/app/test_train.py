@@ -403,7 +403,7 @@ def test_nan_stops_the_run_before_the_optimizer_step(tmp_path, what):
     outcome = train(tmp_path, *FAULT, f"+env.kwargs.bad={what}", "+env.kwargs.under=training_step")
     assert outcome.code == 1
     sentence = outcome.sentence
-    assert f"a {what} that is not finite" in sentence
+    assert f"{what} that is not finite" in sentence
     assert re.search(r"at step 7 after action [01] of the episode reset with seed \d+", sentence)
     summary = outcome.summary
     assert summary["status"] == "failed"
