@@ -26,7 +26,7 @@ _SECONDS = 600  # that a process may take
 
 
 def benchmark(cfg: DictConfig) -> None:
-    """Measures the parts that were asked for, prints them as tables and writes them as JSON.
+    """Measures the parts that are chosen, prints them as tables and writes them as JSON.
 
     Raises:
         ConfigError: for an unknown part.

@@ -81,12 +81,12 @@ def _main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
             elif isinstance(error, InterruptedRunError):
                 _end(f"{error}{_left(cfg.sweep)}", error.exit_code)
             else:
-                # One failing job does not end a sweep; the table at its end, and its exit code, tell
+                # One failing job does not end a sweep; the table at its end, and its exit code, show it
                 _write_failure(Redaction(OmegaConf.to_yaml(cfg)).text(str(error)))
                 print(_describe(error, show_traceback), file=sys.stderr)
             return None
 
-    # a folder of options that is not there: Hydra would only say so, and go on
+    # a folder of options that is not there: Hydra would only say so, and continue
     warnings.filterwarnings("error", message="provider=.* is not available", category=UserWarning)
     try:
         for text in (os.getcwd(), *sys.argv[1:]):
@@ -126,7 +126,8 @@ def _explain_loss(error: Exception, config: DictConfig) -> str:
     return (
         f"a process of the launcher was lost ({type(error).__name__}), as when it is killed or memory runs out. Of "
         f"{len(_plan(config).jobs)} jobs these are not done: {'; '.join(left)}. The same command with "
-        f"sweep={config.sweep} resume=auto goes on with them; fewer at a time (hydra.launcher.n_jobs) need less memory."
+        f"sweep={config.sweep} resume=auto continues with them; fewer at a time (hydra.launcher.n_jobs) need less "
+        "memory."
     )
 
 
@@ -136,7 +137,7 @@ def _left(sweep: str) -> str:
     jobs = DictConfig({"jobs": "${jobs:}"}, parent=job).jobs
     return (
         f". Of {len(jobs)} jobs these are left, the first of them begun: {'; '.join(jobs[job.job.num :])}. The same "
-        f"command with sweep={sweep} resume=auto goes on with them."
+        f"command with sweep={sweep} resume=auto continues with them."
     )
 
 
@@ -224,7 +225,7 @@ def _check_values(cfg: DictConfig) -> None:
 
 
 class SweepTable(Callback):
-    """Names a sweep's jobs, prints their results at its end, and makes the exit code tell of a failed one."""
+    """Names a sweep's jobs, prints their results at its end, and sets the exit code if one has failed."""
 
     begun: ClassVar[DictConfig | None] = None  # the config of a sweep that has begun in this process
 
@@ -233,7 +234,7 @@ class SweepTable(Callback):
         try:
             check_sweep_folder(Path(config.hydra.sweep.dir), _plan(config).jobs)
         except ConfigError as error:
-            _end(str(error), error.exit_code)  # for Hydra would only warn of an exception, and go on
+            _end(str(error), error.exit_code)  # Hydra would only warn of an exception, and continue
         SweepTable.begun = config
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:

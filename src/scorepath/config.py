@@ -1,7 +1,7 @@
 """Checks of a composed config: types, ranges and names, in milliseconds and without importing torch.
 
 A YAML's own value declares its type: where `conf` says `lr: 0.01`, an override must be a number. So a new option needs
-no schema beside its YAML. A range stands where it is needed: in the constructor that takes the option, which refuses
+no schema beside its YAML. A range is checked where it is needed, in the constructor that takes the option: it refuses
 it before any rollout. `RULES` has what no constructor refuses, and the types of options that are null by default.
 """
 
@@ -67,7 +67,7 @@ _BETAS = Rule(
 )
 _TEXT = Rule("text", lambda value: isinstance(value, str) and bool(value))
 
-_OPEN_GROUPS = ("callbacks", "logger", "tasks", "peers")  # whatever stands in them is built, or measured
+_OPEN_GROUPS = ("callbacks", "logger", "tasks", "peers")  # whatever they hold is built, or measured
 
 # Keys that are null by default need a rule here, or any value passes. All others are checked by type, and by whatever
 # takes them.

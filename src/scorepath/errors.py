@@ -24,8 +24,8 @@ class OutputError(ScorepathError):
         size = "" if needed is None else f", of {needed:,} bytes,"
         reason = "its folder is gone" if error.errno == errno.ENOENT else error.strerror or str(error)
         super().__init__(
-            f"{path}{size} could not be written: {reason}. Free some room or fix the folder, and go on from the last "
-            "checkpoint with resume=auto and the same hydra.run.dir."
+            f"{path}{size} could not be written: {reason}. Free some room or fix the folder, and continue from the "
+            "last checkpoint with resume=auto and the same hydra.run.dir."
         )
 
 

@@ -69,7 +69,7 @@ class PolicyGradient(pl.LightningModule):
         seed: of every stream.
         eval_episodes: per evaluation.
         eval_deterministic: evaluate the head's deterministic action instead of sampling.
-        config: of the run, kept in checkpoints, so that a resume can tell another run's.
+        config: of the run, kept in checkpoints, so that a resume can recognise another run's.
     """
 
     def __init__(
@@ -288,7 +288,7 @@ class PolicyGradient(pl.LightningModule):
             setattr(self, name, checkpoint["scorepath"][name])
 
     def progress(self) -> tuple[int, ...]:
-        """What grows while something goes on: updates, and the steps of the environments since their resets."""
+        """What grows while anything is done: updates, and the steps of the environments since their resets."""
         return (self.update_index, *(0 if env is None else env.steps for env in (self.env, self._eval_env)))
 
     def close(self) -> None:

@@ -42,7 +42,7 @@ class Sources:
         self._loader = cast(ConfigLoaderImpl, loader)
         self._search = [text for text in overrides if text.partition("=")[0].lstrip("+") == _SEARCHPATH]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # `unavailable` tells of a folder that is not there
+            warnings.simplefilter("ignore")  # `unavailable` reports a folder that is missing
             # with which Hydra begins every composition
             _, self._repository = self._loader._parse_overrides_and_create_caching_repo(config_name, self._search)  # noqa: SLF001
 

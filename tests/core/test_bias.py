@@ -361,7 +361,7 @@ def test_gae_is_unbiased_with_the_true_values_and_with_lambda_1(problem, gae_lam
         close(estimate, truth)
         assert wrong.bias == ()
     else:
-        assert wrong.bias == ("a learned V(o) stands for what follows each step",)
+        assert wrong.bias == ("a learned V(o) replaces what follows each step",)
         assert differs(estimate, truth)
 
 
@@ -452,4 +452,4 @@ def test_a_lambda_close_to_1_is_not_1(gae_lambda):
     wrong = tabular(GAE, [*WRONG[:-1], 0.0], gae_lambda=gae_lambda)
     added = expected(TREE, policy, DISCOUNTED, wrong, 1, gamma=gamma) - exact(TREE, policy, gamma)
     assert 0.1 < float(added.abs().max()) / (1.0 - gae_lambda) < 10.0
-    assert wrong.bias == ("a learned V(o) stands for what follows each step",)
+    assert wrong.bias == ("a learned V(o) replaces what follows each step",)

@@ -72,7 +72,7 @@ def test_a_process_that_is_killed_ends_the_others(tmp_path, pair, first):
     assert outcome.code == (-signal.SIGKILL if first else 1)
     lost = "Process 0 of this run" if first else f"Process 1 of this run (pid {other}) was killed by SIGKILL"
     assert outcome.sentence.startswith(lost)
-    assert outcome.sentence.endswith("go on with hydra.run.dir={} resume=auto.".format(tmp_path / "run"))
+    assert outcome.sentence.endswith("continue with hydra.run.dir={} resume=auto.".format(tmp_path / "run"))
     if not first:
         assert outcome.summary["status"] == "failed"
     steps = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["scorepath"]["env_steps"] + 1000

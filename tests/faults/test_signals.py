@@ -94,7 +94,7 @@ def test_an_interrupted_sweep_says_which_jobs_are_left(tmp_path):
     stopped = finish(process, tmp_path)
     assert stopped.code == 143
     assert "Of 3 jobs these are left, the first of them begun: seed-0; seed-1; seed-2." in stopped.sentence
-    assert "sweep=it resume=auto goes on" in stopped.sentence
+    assert "sweep=it resume=auto continues" in stopped.sentence
     rest = finish(start("train", tmp_path, *overrides, "resume=auto"), tmp_path)
     assert rest.code == 0, rest.err
     statuses = [json.loads(path.read_text())["status"] for path in tmp_path.glob("outputs/sweeps/it/*/summary.json")]
@@ -125,4 +125,4 @@ def test_a_worker_of_a_launcher_that_is_killed(tmp_path):
     (sentence,) = [line for line in outcome.err.splitlines() if line.startswith("scorepath: ")]
     assert "a process of the launcher was lost" in sentence
     assert f"Of 3 jobs these are not done: {jobs[1].name}; {jobs[2].name}." in sentence
-    assert "sweep=it resume=auto goes on with them" in sentence
+    assert "sweep=it resume=auto continues with them" in sentence

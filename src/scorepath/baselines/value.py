@@ -107,7 +107,7 @@ class Value(AbstractValueBaseline):
 class GAE(AbstractValueBaseline):
     """A_t = Σ_{k≥t} (γλ)^{k-t} δ_k instead of returns less a baseline (Schulman et al. 2016, arXiv:1506.02438).
 
-    λ = 1 is `Value`, and biased by no more. Below, V(o) as it was fitted stands for what follows each step: less
+    λ = 1 is `Value`, and biased by no more. Below, V(o) as it was fitted estimates what follows each step: less
     variance, and unbiased only where it is the policy's true value. The sums stop where episodes end; a truncation is
     followed by V(o_L), a termination by nothing. Made for credit=reward_to_go, whose returns the network is fitted to.
 
@@ -140,7 +140,7 @@ class GAE(AbstractValueBaseline):
             raise ValueError(f"gae_lambda={gae_lambda} must be from 0 to 1.")
         self.gae_lambda = gae_lambda
         if gae_lambda < 1.0:
-            self.bias = ("a learned V(o) stands for what follows each step",)
+            self.bias = ("a learned V(o) replaces what follows each step",)
 
     def advantages(self, episodes: Episodes, returns: Tensor, gamma: float, policy: Policy) -> Tensor:
         # with a graph where rewards have one; as with `last_values`, what reaches the network is dropped

@@ -38,7 +38,7 @@ class Judge(NamedTuple):
 
 
 def make_judge(node: DictConfig, probe: AbstractEnvironment) -> Judge:
-    """Asked once, by building one where the probe does not tell.
+    """Builds one only where the probe does not show what it is like.
 
     Args:
         node: of `conf/env`.

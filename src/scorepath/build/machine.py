@@ -40,7 +40,7 @@ def check_devices(accelerator: str, devices: str | int | Sequence[int]) -> None:
 
 
 def check_nodes(number: int) -> None:
-    """Refuses several machines where nothing tells which of them this one is: each would wait for the others for ever.
+    """Refuses several machines where nothing says which of them this one is: each would wait for the others for ever.
 
     Raises:
         ConfigError: with who starts a run on several machines.
@@ -61,7 +61,7 @@ def check_nodes(number: int) -> None:
 
 
 def check_compiler(device: str) -> None:
-    """Refuses compile=true without a compiler, of which torch tells only after the first rollout, on many lines.
+    """Refuses compile=true without a compiler, which torch reports only after the first rollout, on many lines.
 
     Raises:
         ConfigError: with what is missing.

@@ -33,7 +33,7 @@ class GradientDiagnostics(AbstractObserver):
     - `gradient/snr`: |G|² / (tr Σ / N), the signal-to-noise ratio, G the expected gradient;
     - `gradient/noise_scale`: tr Σ / |G|² in episodes, the batch size at which noise equals signal (McCandlish et al.
       2018, arXiv:1812.06162, equation 2.8, both parts averaged over updates as their appendix A asks for); absent while
-      the signal cannot be told from zero;
+      the signal cannot be distinguished from zero;
     - `gradient/effective_batch_size`: (Σ |w|)² / Σ w² in steps, w the weights of log_prob: as many steps of equal
       weight would spread as much;
     - `gradient/clipped_actions`: share of the entries of actions that the environment's bounds change;
@@ -154,7 +154,7 @@ class GradientDiagnostics(AbstractObserver):
 
 
 def signal_and_variance(gradients: Tensor) -> tuple[Tensor, Tensor]:
-    """What M independent gradients (M, P) of equal groups tell of their mean.
+    """What M independent gradients (M, P) of equal groups say about their mean.
 
     Returns:
         |G|² without bias, |mean|² - tr Cov(mean), which may come out negative; and tr Cov(mean), both ().

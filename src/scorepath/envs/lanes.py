@@ -81,7 +81,7 @@ class VectorLanes(AbstractGymnasiumLanes):
     missing: under a wrong one, values would be bootstrapped from another episode's start without a word.
 
     Raises:
-        ConfigError: if the environment does not say its mode, or has another number of lanes than it was asked for.
+        ConfigError: if the environment does not say its mode, or has another number of lanes than asked.
     """
 
     one_seed = True

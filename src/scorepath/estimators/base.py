@@ -101,7 +101,7 @@ def gradient_bias(
     if estimator.baselines != "none":
         labels += _reasons(baseline, baseline.bias)
     if estimator.bootstraps and baseline.predicts_values:
-        labels.append("a learned V(o) stands for what follows a truncation")
+        labels.append("a learned V(o) replaces what follows a truncation")
     if estimator.needs_rsample and head is not None and head.rsample_bias is not None:
         labels.append(head.rsample_bias)
     if estimator.needs_graph and env.discontinuities is not None:

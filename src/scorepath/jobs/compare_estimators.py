@@ -179,7 +179,7 @@ def crossings(values: Sequence[float], curves: Mapping[str, Sequence[Point]]) ->
 
 
 def compare_learning(cfg: DictConfig, folder: Path) -> None:
-    """Trains over seeds, or goes on with a sweep that was stopped, and writes learning.png."""
+    """Trains over seeds, or continues a sweep that was stopped, and writes learning.png."""
     from scorepath.jobs.plot import plot  # noqa: PLC0415
 
     learning = cfg.learning

@@ -25,7 +25,7 @@ log = logging.getLogger("scorepath")
 
 
 def judge(cfg: DictConfig, run: Path, checkpoint_path: Path, nodes: dict[str, Any]) -> None:
-    """Plays fresh episodes, prints JSON and writes `evaluation.json`, and a video if one is asked for.
+    """Plays fresh episodes, prints JSON and writes `evaluation.json`, and a video on request.
 
     Args:
         cfg: of the evaluation.

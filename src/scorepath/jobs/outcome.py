@@ -18,7 +18,7 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # of a disk, 
 
 
 @contextlib.contextmanager
-def told(summary: Summary, cfg: DictConfig, directory: Path) -> Iterator[None]:
+def reported(summary: Summary, cfg: DictConfig, directory: Path) -> Iterator[None]:
     """Writes the summary of what is run inside, however it ends; a refusal leaves a run that is there as it was."""
     harmless = holds_run(directory)
     redaction = Redaction(OmegaConf.to_yaml(cfg))
@@ -59,7 +59,7 @@ def _explain(error: BaseException, cfg: DictConfig, directory: Path) -> BaseExce
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return ScorepathError(
             f"There was not enough memory: lower chunk={cfg.chunk} or choose estimator.log_probs=again, with which a "
-            f"run that has a checkpoint goes on by resume={directory}; or begin one of fewer "
+            f"run that has a checkpoint continues by resume={directory}; or begin one of fewer "
             f"episodes_per_update={cfg.episodes_per_update}."
         )
     if isinstance(error, OSError):

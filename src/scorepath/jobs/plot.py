@@ -29,10 +29,10 @@ Curve = tuple[np.ndarray, np.ndarray]  # env steps, values
 def plot(cfg: DictConfig) -> None:
     """Groups the runs of a folder by all but their seed, prints a table and draws mean and 95 % t interval.
 
-    Runs that are going on, or ended early, are in it too: their status in the table, their curves as thin lines.
+    Runs that are still training, or ended early, are in it too: their status in the table, their curves as thin lines.
 
     Raises:
-        ConfigError: if there are no runs, no metrics, or no matplotlib, or the `file` asked for cannot be written.
+        ConfigError: if there are no runs, no metrics, or no matplotlib, or `file` cannot be written.
     """
     folder = Path(cfg.runs)
     check_links(folder, "curves.png")
@@ -62,7 +62,7 @@ def plot(cfg: DictConfig) -> None:
     file = Path(cfg.file or folder / "curves.png")
     try:
         write_figure(figure, file)
-    except (OSError, ValueError) as error:  # the latter for an ending that stands for no kind of picture
+    except (OSError, ValueError) as error:  # the latter for an ending that names no kind of picture
         if cfg.file is not None:
             raise ConfigError(f"file={file} cannot be written ({error}): choose NAME.png in a folder.") from error
         reason = getattr(error, "strerror", None) or error
@@ -75,7 +75,7 @@ def plot(cfg: DictConfig) -> None:
 
 
 def write_figure(figure: Any, file: Path) -> None:
-    """Writes a figure in the kind that the file's ending stands for."""
+    """Writes a figure in the kind that the file's ending names."""
     with replacing(file) as opened:
         figure.savefig(opened, format=file.suffix[1:] or "png", dpi=130)
 

@@ -22,7 +22,7 @@ _WHOLE_CONFIG = 3  # format of checkpoints from which on they hold the whole con
 # What a resumed run may change: a key, or all keys below one. Everything else that differs makes it another run.
 _MAY_CHANGE = (
     *("max_env_steps", "stop_when_solved", "env.reward_threshold"),  # when it ends
-    *("eval", "record_episode", "env.reward_range", "logger", "callbacks", "objective"),  # what is told of it
+    *("eval", "record_episode", "env.reward_range", "logger", "callbacks", "objective"),  # what is reported
     *("resume", "sweep", "trainer.log_every_n_steps", "trainer.profiler", "trainer.detect_anomaly"),
     *("env.vectorization", "env.workers", "env.step_timeout", "env.restarts"),  # how environments are stepped
     *("chunk", "threads", "keep_memory", "compile", "estimator.log_probs", "trainer.accelerator"),  # and computed
@@ -89,7 +89,8 @@ def has_ended(
     """Whether the run of a checkpoint, which `schedule` has loaded, had reached its end: nothing is left to learn.
 
     Raises:
-        ConfigError: for a run that has, if how it learns was changed: its config would tell of what never was.
+        ConfigError: for a run that has, if how it learns was changed: its config would describe a
+            training that never took place.
     """
     ended = module.env_steps >= cfg.max_env_steps or schedule.solved
     there, here = leaves(checkpoint["scorepath"]["config"]), leaves(module.config)

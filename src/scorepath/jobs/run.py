@@ -98,7 +98,7 @@ def make_module(cfg: DictConfig, parts: Parts) -> PolicyGradient:
         seed=cfg.seed,
         eval_episodes=cfg.eval.episodes,
         eval_deterministic=cfg.eval.deterministic,
-        # unresolved: what an environment variable holds is no business of whoever gets the file
+        # unresolved: the values of environment variables must not be in a file that others may get
         config=OmegaConf.to_container(cfg, resolve=False),  # type: ignore[arg-type]
     )
 

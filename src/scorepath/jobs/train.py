@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from scorepath.config import nearest
 from scorepath.errors import ConfigError
-from scorepath.jobs.outcome import told
+from scorepath.jobs.outcome import reported
 from scorepath.run.console import outlive_consoles
 from scorepath.run.directory import check_writable, forget_other_tasks, holds_run, is_main_process
 from scorepath.run.lock import locked
@@ -43,7 +43,7 @@ def train(cfg: DictConfig) -> float | None:
     if cfg.trainer.devices == cfg.trainer.get("num_nodes", 1) == 1:
         forget_other_tasks()
     if not is_main_process():
-        log.setLevel(logging.WARNING)  # or each line stands there once a process
+        log.setLevel(logging.WARNING)  # or each line is printed once by each process
         return _train(cfg, directory)
     _check(cfg, directory)
     with locked(directory):
@@ -66,7 +66,7 @@ def _check(cfg: DictConfig, directory: Path) -> None:
 
 def _train(cfg: DictConfig, directory: Path) -> float | None:
     summary = Summary(seed=cfg.seed)
-    with told(summary, cfg, directory):
+    with reported(summary, cfg, directory):
         # Imported here, so that what is refused above costs half a second: this one takes torch
         from scorepath.build import make_parts  # noqa: PLC0415
 

@@ -140,7 +140,7 @@ def _collect(policy: Policy, lanes: Lanes, limit: int, graph: bool, rule: Acting
 
 
 def act(head: AbstractHead, dist: Distribution, graph: bool = False, deterministic: bool = False) -> Tensor:
-    """An action (*B, *A): the head's deterministic one, or a sample, with its graph if asked for."""
+    """An action (*B, *A): the head's deterministic one, or a sample, with its graph if `graph`."""
     if deterministic:
         return head.deterministic(dist)
     return dist.rsample() if graph else dist.sample()

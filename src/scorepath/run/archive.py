@@ -154,7 +154,7 @@ def _check_operations(content: bytes) -> None:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads a stream with inert stand-ins for the three kinds of names that plain data has, and measures tensors.
+    """Reads a stream with inert substitutes for the three kinds of names that plain data has, and measures tensors.
 
     Args:
         content: the stream.

@@ -57,7 +57,7 @@ def seal(data: bytes) -> bytes:
 
 
 class Checkpoints(pl.Callback):
-    """Saves `last.ckpt`, and `best.ckpt` at each new best mean; `run.schedule.Schedule` tells when.
+    """Saves `last.ckpt`, and `best.ckpt` at each new best mean; `run.schedule.Schedule` says when.
 
     Args:
         directory: of the files.

@@ -62,7 +62,7 @@ def write_text(path: Path, content: str) -> None:
 
 
 def sync(descriptor: int) -> None:
-    """Has a file reach the disk, on file systems that can tell when it has."""
+    """Has a file reach the disk, on file systems that report it."""
     try:
         os.fsync(descriptor)
     except OSError as error:

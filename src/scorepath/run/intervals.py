@@ -2,7 +2,7 @@
 
 A t interval takes the mean for normal. Where nearly all episodes return the most there is, a hundred of them hold too
 few of the others for that: the interval misses the mean far more often than one time in twenty, or goes beyond what can
-be returned. So where the range of a return is known, its bounds stand for the episodes that were not seen.
+be returned. So where the range of a return is known, its bounds are used for the episodes that were not seen.
 
 How often the interval holds the mean, in %, and in brackets its mean width over that of t (4,000 samples of n each):
 
@@ -76,7 +76,7 @@ def mean_ci95(values: Tensor) -> tuple[float, list[float] | None]:
 def return_ci95(evaluation: "Evaluation") -> tuple[float, list[float] | None]:
     """Mean return of an evaluation and its 95 % interval [low, high]; no interval where nothing can be said.
 
-    Returns outside of the range that the environment declares are told in a warning, and the range is not used.
+    Returns outside of the range that the environment declares are reported in a warning, and the range is not used.
     """
     returns = evaluation.returns.double()
     bounds = evaluation.return_range
@@ -102,7 +102,7 @@ def interval95(values: Tensor, bounds: tuple[float, float] | None = None) -> lis
     it is that of t. That it always holds is a conjecture to which no counterexample is known.
 
     Without, by Hall (1992, JRSS B 54:221): the t interval, with a cubic of the studentised mean that takes out its
-    skewness; none if all values are equal, for they do not tell how rare others are.
+    skewness; none if all values are equal, since they do not show how rare others are.
 
     Args:
         values: (n,).

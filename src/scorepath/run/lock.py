@@ -76,10 +76,10 @@ def _lock(file: Path) -> Callable[[], None]:
 
 
 def _mark(file: Path) -> Callable[[], None]:
-    """Makes the file that tells who is in the folder; returns what removes it.
+    """Makes the file that names the process in the folder; returns what removes it.
 
-    One that was left behind by a process that is gone is taken over, by whoever has made a second file beside it: so no
-    two that find it can both take it, one from the other.
+    One that was left behind by a process that is gone is taken over, by the process that has made a second file next to it:
+    so no two that find it can both take it, one from the other.
     """
     own = _describe(os.getpid())
     gate = file.with_name(f"{file.name}.next")

@@ -1,4 +1,4 @@
-"""Which classes may stand where in a config, read off the options of conf: by structure, not by names of classes."""
+"""Which classes are allowed where in a config, read off the options of conf: by structure, not by names of classes."""
 
 import re
 from collections import defaultdict
@@ -24,7 +24,7 @@ class Places(NamedTuple):
     keys: set[tuple[Place, str, Value]]  # Hydra's other keys in it, with their values
 
     def of(self, place: Place) -> set[str]:
-        """The `_target_`s that may stand at a place: none, if conf has no class there."""
+        """The `_target_`s that are allowed at a place: none, if conf has no class there."""
         return self.targets.get(self.known(place), set())
 
     def has(self, place: Place, key: str, value: Any) -> bool:
@@ -37,7 +37,7 @@ class Places(NamedTuple):
 
 
 def is_special(key: Any) -> bool:
-    """Whether a key tells Hydra how to build a node, as `_target_` and `_partial_` do, and is no argument."""
+    """Whether a key controls how Hydra builds a node, as `_target_` and `_partial_` do, and is no argument."""
     return isinstance(key, str) and len(key) > 2 and key.startswith("_") and key.endswith("_")
 
 
@@ -51,7 +51,7 @@ def read_places(built: Sequence[str], groups: Sequence[str]) -> Places:
 
     Args:
         built: the nodes that are built.
-        groups: whose options tell.
+        groups: whose options are read.
     """
     kinds: dict[Place, str] = {(group,): group for group in groups}
     named: dict[str, set[str]] = defaultdict(set)

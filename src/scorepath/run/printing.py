@@ -21,7 +21,7 @@ def escape_lines(text: str) -> str:
 
 
 def log_to_file(message: str) -> None:
-    """Into train.log alone: the terminal gets the error from whoever catches it."""
+    """Into train.log alone: the terminal gets the error where it is caught."""
     log = logging.getLogger("scorepath")
     record = log.makeRecord(log.name, logging.ERROR, __file__, 0, message, (), None)
     for handler in logging.getLogger().handlers:

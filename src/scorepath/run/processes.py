@@ -1,4 +1,4 @@
-"""Processes that learn together end together, and the user is told which of them was lost.
+"""Processes that learn together end together, and an error names the one that was lost.
 
 torchrun and srun watch over what they start; here it is done for those that Lightning starts, whose own watch kills all
 without a word, also a first process that is just saving, and does not see that first one die.
@@ -73,8 +73,8 @@ class Companions:
         return ScorepathError(self._sentence())
 
     def _sentence(self) -> str:
-        who = self.lost or "Another process of this run has ended, as it may tell above"
-        return f"{who}, and the others end with it: go on with hydra.run.dir={self.directory} resume=auto."
+        who = self.lost or "Another process of this run has ended, as it may say above"
+        return f"{who}, and the others end with it: continue with hydra.run.dir={self.directory} resume=auto."
 
     def _watches(self) -> bool:
         return self._starter is not None or self._launcher is not None

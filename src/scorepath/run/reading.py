@@ -22,7 +22,7 @@ _MAX_JSON_BYTES = 1 << 20
 
 
 def memory_bytes() -> int:
-    """The machine's memory, where the system tells: nothing longer can be held in it."""
+    """The machine's memory, where the system reports it: nothing longer can be held in it."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # Windows; a system that does not know the names

@@ -5,7 +5,7 @@ import os
 import re
 
 _NAMED = re.compile(r"\boc\.env: *['\"]?(\w+)")
-_SHORTEST = 4  # letters of a secret; fewer may stand in any sentence
+_SHORTEST = 4  # letters of a secret; fewer may occur in any sentence
 
 
 class Redaction(logging.Filter):

@@ -1,4 +1,4 @@
-"""Whether a policy acts, and a run can go on, from what a checkpoint holds: tried before anything is written."""
+"""Whether a policy acts, and a run can continue, from what a checkpoint holds: tried before anything is written."""
 
 import contextlib
 import copy
@@ -52,7 +52,7 @@ def check_optimizers(module: PolicyGradient, checkpoint: Mapping[str, Any], path
     Raises:
         ConfigError: with what is the matter.
     """
-    with _refusing("states of optimizers that this run cannot go on with", path):
+    with _refusing("states of optimizers that this run cannot continue with", path):
         states = checkpoint["optimizer_states"]
         for optimizer, state in zip(module.configure_optimizers(), states, strict=True):
             optimizer.load_state_dict(state)
@@ -65,7 +65,7 @@ def check_optimizers(module: PolicyGradient, checkpoint: Mapping[str, Any], path
 
 
 def check_progress(trainer: pl.Trainer, path: Path, checkpoint: Mapping[str, Any]) -> None:
-    """Refuses what Lightning and the callbacks could not go on with: loads it, as they will.
+    """Refuses what Lightning and the callbacks could not continue with: loads it, as they will.
 
     Args:
         trainer: of the run, fresh.
@@ -75,7 +75,7 @@ def check_progress(trainer: pl.Trainer, path: Path, checkpoint: Mapping[str, Any
     Raises:
         ConfigError: with what is the matter.
     """
-    with _refusing("counters of Lightning's that this run cannot go on with", path):
+    with _refusing("counters of Lightning's that this run cannot continue with", path):
         if not _VERSION.fullmatch(checkpoint["pytorch-lightning_version"]):  # of older ones, it rewrites what it finds
             raise ValueError("they are of no version of Lightning's that runs are trained with")
         if checkpoint["lr_schedulers"] != []:
@@ -90,7 +90,7 @@ def check_progress(trainer: pl.Trainer, path: Path, checkpoint: Mapping[str, Any
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         state = checkpoint["callbacks"].get(callback.state_key)
         if state:
-            with _refusing(f"a state of {callback.state_key} that this run cannot go on with", path):
+            with _refusing(f"a state of {callback.state_key} that this run cannot continue with", path):
                 callback.load_state_dict(copy.deepcopy(state))
 
 

@@ -35,7 +35,7 @@ class Schedule(pl.Callback):
         threshold: mean evaluation return that solves the environment, or None.
         stop_when_solved: stop there; else only note when it was reached first.
         signals: heard while it trains.
-        callbacks: the others, among which are those that tell when to evaluate, and where to save.
+        callbacks: the others, among them those that say when to evaluate, and where to save.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Schedule(pl.Callback):
         # Lightning counts validation intervals in batches, and an update has no fixed number of env steps
         trainer.val_check_batch = 1 if due else NEVER
         trainer.should_stop = trainer.should_stop or module.env_steps >= self.max_env_steps
-        evaluates = due or trainer.should_stop  # before it stops, Lightning evaluates; `on_validation_end` goes on
+        evaluates = due or trainer.should_stop  # Lightning does before it stops; `on_validation_end` does the rest
         stops, saves = self._heard(module)
         if saves or (stops and not evaluates):
             self._save(trainer, module)

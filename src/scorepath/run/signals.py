@@ -25,13 +25,13 @@ _LOOK = 0.5  # seconds between two looks at a run that is to stop
 class Signals:
     """While it is entered, the first SIGINT, SIGTERM or SIGHUP is noted; a second SIGINT leaves at once.
 
-    SIGHUP comes when a terminal is closed; a run that `nohup` has told to ignore it continues. Lightning's own handling
+    SIGHUP comes when a terminal is closed; under `nohup`, where it is ignored, a run continues. Lightning's own handling
     exits 0 on SIGTERM and saves nothing, and ends a whole multirun on SIGINT. SIGUSR1 is noted apart.
 
     Args:
         directory: of the run, to be named in the error.
         patience: seconds without progress after which a run that is to stop is taken for hung, and is ended.
-        progress: a number, or several, that change while the run goes on.
+        progress: a number, or several, that change while the run continues.
     """
 
     def __init__(self, directory: Path, patience: float, progress: Callable[[], Any]) -> None:
@@ -111,5 +111,5 @@ def requeue() -> bool:
         return False
     done = subprocess.run([scontrol, "requeue", job], check=False)
     if done.returncode:
-        log.warning("scontrol requeue %s failed with %d: the run goes on.", job, done.returncode)
+        log.warning("scontrol requeue %s failed with %d: the run continues.", job, done.returncode)
     return done.returncode == 0

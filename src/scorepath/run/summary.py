@@ -49,7 +49,7 @@ class Summary:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
-    import torch  # noqa: PLC0415 (seconds to import; whoever asks has it already)
+    import torch  # noqa: PLC0415 (seconds to import; the caller has it already)
 
     found = {"python": platform.python_version()}
     installed = {name: importlib.metadata.distributions(name=name) for name in _PACKAGES}
@@ -59,7 +59,7 @@ def versions() -> dict[str, str]:
 
 
 def seconds_since_process_start() -> float:
-    """Wall-clock age of this process in seconds; since the import of this module where the system does not tell."""
+    """Wall-clock age of this process in seconds; where the system does not report it, since this module's import."""
     try:
         started = float(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
         uptime = float(Path("/proc/uptime").read_text().split()[0])

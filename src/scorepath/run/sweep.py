@@ -135,7 +135,7 @@ def read_sweep(directory: Path) -> list[dict[str, Any]]:
 def read_runs(directory: Path) -> list[dict[str, Any]]:
     """The same for each run in a folder at any depth, the folder itself included; `job` is its path from there.
 
-    A run that is going on, or was killed, has metrics or overrides and no summary.
+    A run that is still training, or was killed, has metrics or overrides and no summary.
     """
     marks = ("summary.json", "metrics.csv", str(_OVERRIDES))
     found = sorted(path for path, _, _ in os.walk(directory) if any(Path(path, mark).is_file() for mark in marks))

@@ -62,7 +62,7 @@ def check_config(config: Any, trusted: Sequence[str] = (), where: str = "the sav
 
     Args:
         config: plain dicts, lists and values, unresolved.
-        trusted: what the user allows beyond that: `_target_`s, wherever they stand; modules, for what is defined in
+        trusted: what the user allows beyond that: `_target_`s, wherever they are; modules, for what is defined in
             them and for the environments that they register; `module:Id`s; paths.
         where: it lies, for messages.
 
@@ -119,10 +119,10 @@ def _dotted(place: Place) -> str:
 
 
 def _check_classes(nodes: dict[str, Any], trusted: Sequence[str], where: str) -> dict[Place, str]:
-    """Refuses a class where conf has none or another, and what tells Hydra to build a node otherwise than conf does.
+    """Refuses a class where conf has none or another, and what has Hydra build a node otherwise than conf does.
 
     Returns:
-        Those that stand there because the user trusts them.
+        Those that are allowed because the user trusts them.
     """
     places = read_places(_BUILT, _GROUPS)
     theirs = {place: name for place, name in _classes(nodes, where) if name not in places.of(place)}
@@ -186,13 +186,13 @@ def _members(place: Place, value: Any, trusted: Sequence[str]) -> dict[Place, st
     module, colon, name = value.partition(":") if isinstance(value, str) else ("", "", "")
     if not colon or value in trusted or not name.isidentifier():
         return {}
-    with contextlib.suppress(ImportError):  # Gymnasium will tell
+    with contextlib.suppress(ImportError):  # Gymnasium will say so
         return {place: f"{module}.{name}"} if hasattr(import_module(module), name) else {}
     return {}
 
 
 def _locate(target: str) -> Any:
-    """What a dotted name stands for, looked up as Hydra does."""
+    """What a dotted name names, looked up as Hydra does."""
     path, *names = target.split(".")
     found: Any = import_module(path)
     for name in names:

@@ -49,7 +49,7 @@ class Report:
     power: float
     labels: tuple[str, ...]  # why the combination calls itself biased; empty if it does not
     is_flagged: bool  # whether the mean gradient is not the exact one, as further samples confirm
-    is_undecided: bool  # whether it seems not to be, where rewards are too rare for any estimator's samples to tell
+    is_undecided: bool  # whether it seems not to be, where rewards are too rare for any estimator's samples to show it
 
     @property
     def passed(self) -> bool:
