@@ -48,6 +48,16 @@ class _Environment:
         return self.env(1)  # for its max_episode_steps
 
 
+class _Parts(NamedTuple):
+    """A combination at one value of the parameter."""
+
+    problem: Any
+    policy: Any
+    estimator: Any
+    baseline: Any
+    entries: slice  # of a flat gradient, whose variance is compared
+
+
 def compare_estimators(cfg: DictConfig) -> None:
     """Draws the variance of estimators against a parameter, and learning curves; prints and writes the tables.
 
@@ -77,15 +87,20 @@ def compare_variances(cfg: DictConfig, folder: Path) -> None:
     from scorepath.jobs.plot import write_figure  # noqa: PLC0415
 
     sweeps = list(cfg.sweeps.values())
+    # all of them before the first is sampled, which takes long: what cannot work is refused at once
+    made = [
+        [
+            {name: _make(cfg, sweep, float(value), options) for name, options in cfg.combinations.items()}
+            for value in sweep["values"]
+        ]
+        for sweep in sweeps
+    ]
     figure, panels = plt.subplots(1, len(sweeps), figsize=(4.2 * len(sweeps), 3.6), layout="constrained", squeeze=False)
     table: list[tuple[str, ...]] = []
-    for axes, sweep in zip(panels[0], sweeps, strict=True):
+    for axes, sweep, by_value in zip(panels[0], sweeps, made, strict=True):
         title = sweep.title
         values = [float(value) for value in sweep["values"]]
-        curves = {
-            name: [_variance(cfg, sweep, value, options) for value in values]
-            for name, options in cfg.combinations.items()
-        }
+        curves = {name: [_variance(cfg, parts[name]) for parts in by_value] for name in cfg.combinations}
         for name, curve in curves.items():
             variances, errors = np.array(curve).T
             axes.errorbar(values, variances, yerr=1.96 * errors, label=name, marker="o", markersize=3, linewidth=1)
@@ -111,12 +126,10 @@ def compare_variances(cfg: DictConfig, folder: Path) -> None:
     log.info("%s", folder / "variance.png")
 
 
-def _variance(cfg: DictConfig, sweep: DictConfig, value: float, options: Mapping[str, Any]) -> Point:
+def _make(cfg: DictConfig, sweep: DictConfig, value: float, options: Mapping[str, Any]) -> _Parts:
     from scorepath.build import construct, make_slots  # noqa: PLC0415
-    from scorepath.verify import gradient_samples  # noqa: PLC0415
 
     garbage.resume()
-
     on_problem = "problem" in sweep
     task = f"problem={sweep.problem}" if on_problem else f"env={sweep.env}"
     chosen = {key: cfg[key] for key in ("gamma", "episodes_per_update", "seed")}
@@ -133,12 +146,16 @@ def _variance(cfg: DictConfig, sweep: DictConfig, value: float, options: Mapping
     policy, estimator, baseline = make_slots(composed, problem.env(1), names)
     if on_problem:
         policy, estimator, baseline = policy.double(), estimator.double(), baseline.double()
+    entries = slice(None) if cfg.gradient_of is None else _entries(policy, cfg.gradient_of)
+    return _Parts(problem, policy, estimator, baseline, entries)
+
+
+def _variance(cfg: DictConfig, parts: _Parts) -> Point:
+    from scorepath.verify import gradient_samples  # noqa: PLC0415
+
     samples = gradient_samples(
-        problem, policy, estimator, baseline, gamma=cfg.gamma, batches=cfg.batches, episodes=cfg.episodes_per_update,
-        seed=cfg.seed,
-    )  # fmt: skip
-    if cfg.gradient_of is not None:
-        samples = samples[:, _entries(policy, cfg.gradient_of)]
+        *parts[:4], gamma=cfg.gamma, batches=cfg.batches, episodes=cfg.episodes_per_update, seed=cfg.seed
+    )[:, parts.entries]
     deviations = (samples - samples.mean(dim=0)).square().sum(dim=1) * cfg.episodes_per_update
     return Point(float(deviations.mean()), float(deviations.std()) / math.sqrt(len(deviations)))
 

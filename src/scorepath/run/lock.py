@@ -78,8 +78,8 @@ def _lock(file: Path) -> Callable[[], None]:
 def _mark(file: Path) -> Callable[[], None]:
     """Makes the file that names the process in the folder; returns what removes it.
 
-    One that was left behind by a process that is gone is taken over, by the process that has made a second file next to it:
-    so no two that find it can both take it, one from the other.
+    One that a dead process has left is taken over, by the process that has made a second file next to it: so no two
+    that find it can both take it, one from the other.
     """
     own = _describe(os.getpid())
     gate = file.with_name(f"{file.name}.next")

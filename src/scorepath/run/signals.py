@@ -25,7 +25,7 @@ _LOOK = 0.5  # seconds between two looks at a run that is to stop
 class Signals:
     """While it is entered, the first SIGINT, SIGTERM or SIGHUP is noted; a second SIGINT leaves at once.
 
-    SIGHUP comes when a terminal is closed; under `nohup`, where it is ignored, a run continues. Lightning's own handling
+    SIGHUP comes when a terminal is closed; under `nohup` it is ignored, and a run continues. Lightning's own handling
     exits 0 on SIGTERM and saves nothing, and ends a whole multirun on SIGINT. SIGUSR1 is noted apart.
 
     Args:
