@@ -93,8 +93,9 @@ CONFIGURATIONS = {
     "two processes, windows": "env=pendulum_torch trainer=ddp trainer.accelerator=cpu trainer.devices=2"
     " episodes_per_update=2 max_env_steps=3000",
     "resumed": "env=cartpole baseline=value policy.normalize_observations=true max_env_steps=3000"
-    " | resume=auto max_env_steps=6000",
-    "resumed windows": "env=pendulum_torch episodes_per_update=4 max_env_steps=2000 | resume=auto max_env_steps=4000",
+    " | env=cartpole baseline=value policy.normalize_observations=true resume=auto max_env_steps=6000",
+    "resumed windows": "env=pendulum_torch episodes_per_update=4 max_env_steps=2000"
+    " | env=pendulum_torch episodes_per_update=4 resume=auto max_env_steps=4000",
 }
 
 
