@@ -97,7 +97,6 @@ class Labels(NamedTuple):
 class Parts(NamedTuple):
     """What a run is made of."""
 
-    env: AbstractEnvironment  # one of those that train, closed: what it is
     judge: Judge
     policy: Policy
     estimator: AbstractEstimator
@@ -136,7 +135,7 @@ def make_parts(cfg: DictConfig, names: Mapping[str, str]) -> Parts:
         [reason for reason in reasons if reason is not None],
     )
     lr_schedule = construct(cfg.lr_schedule, "lr_schedule")
-    return Parts(env, make_judge(cfg.env, env), policy, estimator, baseline, make_optimizer, lr_schedule, labels)
+    return Parts(make_judge(cfg.env, env), policy, estimator, baseline, make_optimizer, lr_schedule, labels)
 
 
 def _try_optimizer(make_optimizer: Callable[[], Any], what: str) -> None:

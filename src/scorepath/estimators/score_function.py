@@ -11,7 +11,7 @@ from scorepath.envs import AbstractEnvironment
 from scorepath.estimators.base import AbstractEstimator
 from scorepath.policy import Policy
 from scorepath.returns import RunningMoments, discounts, reward_to_go, total_return, whiten
-from scorepath.rollout import rollout, rollout_windows
+from scorepath.rollout import rollout
 from scorepath.types import Episodes
 
 Credit = Literal["reward_to_go", "total_return"]
@@ -120,7 +120,7 @@ class ScoreFunction(AbstractEstimator):
     def collect(self, env: AbstractEnvironment, policy: Policy, seed: int) -> Iterator[Episodes]:
         if self._keeps_graph(env, policy):
             return iter((rollout(env, policy, seed, log_probs=True),))
-        return rollout_windows(env, policy, seed)
+        return super().collect(env, policy, seed)
 
     def _keeps_graph(self, env: AbstractEnvironment, policy: Policy) -> bool:
         """Whether the rollout records log π with its graph, which is of use only to who differentiates it."""
