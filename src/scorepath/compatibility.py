@@ -7,10 +7,10 @@ from torch.distributions import Distribution
 
 from scorepath.baselines import AbstractBaseline
 from scorepath.distributions import AbstractHead
+from scorepath.distributions.base import entries_of
 from scorepath.envs import AbstractEnvironment
 from scorepath.errors import ConfigError
 from scorepath.estimators import AbstractEstimator
-from scorepath.estimators.weak_derivatives import base_distribution
 
 Heads = Mapping[str, type[AbstractHead]]  # options of `conf/dist`
 
@@ -190,7 +190,7 @@ def _knows(estimator: AbstractEstimator, head: AbstractHead) -> bool:
     if not estimator.dists:
         return True
     weight = next(head.parameters())
-    return isinstance(base_distribution(head(weight.new_zeros(1, head.in_features))), estimator.dists)
+    return isinstance(entries_of(head(weight.new_zeros(1, head.in_features))), estimator.dists)
 
 
 def _listed(kinds: tuple[type[Distribution], ...]) -> str:

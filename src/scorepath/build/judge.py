@@ -44,9 +44,8 @@ def make_judge(node: DictConfig, probe: AbstractEnvironment) -> Judge:
         node: of `conf/env`.
         probe: an environment of it.
     """
-    original = getattr(getattr(probe, "dynamics", None), "original", None)
-    if original is not None:
-        make = partial(GymnasiumEnvironment, original, reward_range=probe.reward_range)
+    if probe.original is not None:
+        make = partial(GymnasiumEnvironment, probe.original, reward_range=probe.reward_range)
         return _gymnasium_judge(make, {}, _ask(make))
     if not isinstance(probe, GymnasiumEnvironment):
         own = partial(make_environment, node)

@@ -72,4 +72,6 @@ class AbstractHead(nn.Module, ABC):
 
 def entries_of(dist: Distribution) -> Distribution:
     """The distributions of the entries of an action, which `independent` made into one of the action."""
-    return dist.base_dist if isinstance(dist, Independent) else dist
+    while isinstance(dist, Independent):
+        dist = dist.base_dist
+    return dist

@@ -37,7 +37,7 @@ class RelaxedBernoulli(AbstractHead):
         self, action_space: gym.Space, in_features: int, temperature: float = 0.5, validate_args: bool = False
     ) -> None:
         super().__init__(action_space, in_features, validate_args)
-        self.temperature = _checked(temperature)
+        self.temperature = checked_temperature(temperature)
         self.logits = nn.Linear(in_features, 1)
 
     @classmethod
@@ -83,7 +83,7 @@ class RelaxedCategorical(AbstractHead):
         self, action_space: gym.spaces.Discrete, in_features: int, temperature: float = 0.5, validate_args: bool = False
     ) -> None:
         super().__init__(action_space, in_features, validate_args)
-        self.temperature = _checked(temperature)
+        self.temperature = checked_temperature(temperature)
         self.logits = nn.Linear(in_features, int(action_space.n))
 
     @classmethod
@@ -215,8 +215,9 @@ def _gumbel(like: Tensor, shape: torch.Size) -> Tensor:
     return -exponential.clamp(min=torch.finfo(like.dtype).tiny).log()
 
 
-def _checked(temperature: float) -> float:
-    if not 0.0 < temperature <= 100.0:
+def checked_temperature(temperature: float | None) -> float:
+    """The temperature, refused by ValueError outside (0, 100]."""
+    if temperature is None or not 0.0 < temperature <= 100.0:
         raise ValueError(f"temperature={temperature} must be above 0 and at most 100.")
     return temperature
 

@@ -35,6 +35,7 @@ class AbstractEnvironment(ABC):
     may_end_early: bool = True  # or before
     reward_threshold: float | None = None  # mean episode return that counts as solved
     reward_range: tuple[float, float] | None = None  # least and most that one step can pay, where known
+    original: str | None = None  # Gymnasium id of the environment this is a twin of, on which policies are judged
     render_fps: float = 30.0  # of what `render` draws, so that a video runs in real time
     differentiable: bool = False  # rewards and observations carry gradients with respect to actions
     discontinuities: str | None = None  # where reward or transition jump, in words; pathwise derivatives miss jumps

@@ -51,6 +51,7 @@ class TorchEnvironment(AbstractEnvironment):
         self.max_episode_steps = dynamics.max_episode_steps
         self.may_end_early = dynamics.terminates
         self.reward_threshold = dynamics.reward_threshold
+        self.original = dynamics.original
         self.reward_range = dynamics.reward_range
         self.render_fps = dynamics.render_fps
         self.differentiable = dynamics.differentiable

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 from torch.distributions import Normal
 
+from scorepath.distributions.base import entries_of
 from scorepath.estimators.pathwise import entropy, require_graph
-from scorepath.estimators.weak_derivatives import base_distribution
 from scorepath.policy import Policy
 from scorepath.returns import discounts
 from scorepath.types import Episodes
@@ -94,6 +94,6 @@ def mixed_loss(policy: Policy, episodes: Episodes, weights: Tensor) -> tuple[Ten
 
 
 def _location_and_scale(policy: Policy, observations: Tensor) -> tuple[Tensor, Tensor]:
-    normal = base_distribution(policy(observations))
+    normal = entries_of(policy(observations))
     assert isinstance(normal, Normal)
     return normal.loc, normal.scale

@@ -6,6 +6,7 @@ from torch.distributions import Bernoulli, Categorical, Distribution
 from torch.nn.functional import one_hot
 
 from scorepath.distributions import AbstractHead
+from scorepath.distributions.relaxed import checked_temperature
 from scorepath.estimators.pathwise import AbstractPathwise, window_bias
 
 
@@ -81,13 +82,6 @@ class GumbelSoftmax(AbstractPathwise):
         """Weights, recorded as they are given to the environment."""
         weights = concrete_sample(dist, self.temperature)
         return weights, weights
-
-
-def checked_temperature(temperature: float | None) -> float:
-    """The temperature, refused by ValueError outside (0, 100]."""
-    if temperature is None or not 0.0 < temperature <= 100.0:
-        raise ValueError(f"temperature={temperature} must be above 0 and at most 100.")
-    return temperature
 
 
 def probabilities(dist: Distribution) -> Tensor:

@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
+from torch.distributions import Bernoulli, Categorical, Distribution, Normal
+
+from scorepath.distributions.base import entries_of
 
 WITH_WEAK_DERIVATIVE: tuple[type[Distribution], ...] = (Bernoulli, Categorical, Normal)
 
@@ -22,16 +24,9 @@ class Branches(NamedTuple):
     constants: Tensor  # (N, P)
 
 
-def base_distribution(dist: Distribution) -> Distribution:
-    """The distribution of the entries, without the Independent around it."""
-    while isinstance(dist, Independent):
-        dist = dist.base_dist
-    return dist
-
-
 def distribution_parameters(dist: Distribution) -> Tensor:
     """The parameters that `branches` are for, with their graph, (N, P)."""
-    base = base_distribution(dist)
+    base = entries_of(dist)
     if isinstance(base, Bernoulli):
         return base.probs.reshape(dist.batch_shape[0], -1)
     if isinstance(base, Categorical):
@@ -56,7 +51,7 @@ def branches(dist: Distribution, action: Tensor) -> Branches:
         dist: over actions, batch_shape (N,).
         action: (N, *A), a sample of it.
     """
-    base = base_distribution(dist)
+    base = entries_of(dist)
     number, shape = len(action), action.shape[1:]
     entries = action.reshape(number, -1)  # (N, D)
     if isinstance(base, Bernoulli):
