@@ -82,6 +82,7 @@ RULES: dict[str, Rule] = {
     "eval.episodes": _at_least(1, 1_000_000),
     "eval.every_env_steps": _STEPS,
     "resume": _optional(_TEXT),
+    "on_change": _one_of("refuse", "rerun"),
     "file": _optional(_TEXT),
     "title": _optional(_TEXT),
     "gradient_of": _optional(_TEXT),

@@ -17,6 +17,10 @@ class ConfigError(ScorepathError):
     exit_code = 2
 
 
+class InUseError(ConfigError):
+    """Another process is writing into the run's folder."""
+
+
 class OutputError(ScorepathError):
     """A run's folder took no more files, though it had at the start."""
 
@@ -40,3 +44,14 @@ class InterruptedRunError(ScorepathError):
 
 class NonFiniteError(ScorepathError):
     """A NaN or an infinity appeared; the update it belongs to was not applied."""
+
+
+class SweepInterruptedError(BaseException):
+    """A signal ended a job of a sweep, and so the sweep; passes by whatever catches the errors of single jobs."""
+
+    def __init__(self, sentence: str, exit_code: int) -> None:
+        super().__init__(sentence, exit_code)  # both, for it may come from another process
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return str(self.args[0])

@@ -33,7 +33,8 @@ from scorepath.run.directory import check_writable, claim, holds_run, write_json
 from scorepath.run.intervals import mean_ci95, t95
 from scorepath.run.recording import GIF_FRAMES, GIF_WIDTH, encode_gif, record_episode, write_video
 from scorepath.run.summary import seconds_since_process_start, versions
-from scorepath.run.sweep import format_sweep, format_table, read_sweep
+from scorepath.sweeps.records import read_sweep
+from scorepath.sweeps.table import format_sweep, format_table
 
 pytestmark = [
     # Lightning 2.6 calls what torch 2.13 deprecates

@@ -5,14 +5,34 @@ import re
 import shutil
 import signal
 
+import hydra
 import numpy as np
 import pytest
-from helpers import FAULTY, HOLD, Outcome, finish, plot, read_only, start, sweep, train, wait_for
+from helpers import (
+    CONF,
+    FAULTY,
+    HOLD,
+    Outcome,
+    finish,
+    plot,
+    read_only,
+    snapshot,
+    start,
+    succeed,
+    sweep,
+    train,
+    wait_for,
+)
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scorepath.jobs.plot import draw_group
-from scorepath.run.sweep import plan_sweep, read_sweep, record_overrides
+from scorepath.sweeps.loader import CachingLoader
+from scorepath.sweeps.names import name_jobs
+from scorepath.sweeps.records import known_jobs, read_sweep, record_overrides
 
 pytestmark = [
     # Lightning 2.6 calls what torch 2.13 deprecates
@@ -209,7 +229,7 @@ def test_curves_that_share_no_step_are_drawn_one_by_one():
 
 
 def planned(folder, *jobs: str, swept: str = "seed") -> list[str]:
-    return plan_sweep(folder, [job.split(" ") for job in jobs], swept.split(), ("sweep", "resume")).jobs
+    return name_jobs([job.split(" ") for job in jobs], swept.split(), known_jobs(folder))
 
 
 def begin(folder, name: str, job: str) -> None:
@@ -217,22 +237,30 @@ def begin(folder, name: str, job: str) -> None:
 
 
 def test_jobs_are_named_by_what_varies(tmp_path):
-    assert planned(tmp_path, "env=cartpole seed=0 sweep=a", "env=cartpole seed=1 sweep=a") == ["seed-0", "seed-1"]
+    assert planned(tmp_path, "env=cartpole seed=0", "env=cartpole seed=1") == ["seed-0", "seed-1"]
     assert planned(tmp_path, "env=cartpole gamma=0.9", swept="") == ["env-cartpole_gamma-0.9"]  # nothing does
-    assert planned(tmp_path, "sweep=a", swept="") == ["defaults"]
+    assert name_jobs([[]], []) == ["defaults"]
     assert planned(tmp_path, "dist@x=a seed=1", "dist@x=b seed=1", swept="") == ["dist-x-a", "dist-x-b"]
 
 
 def test_a_job_that_has_begun_keeps_its_name_whatever_else_is_swept_later(tmp_path):
-    begin(tmp_path, "seed-0", "dist=bernoulli seed=0 sweep=it")
+    begin(tmp_path, "seed-0", "dist=bernoulli seed=0")
     wider = ("dist=bernoulli seed=0", "dist=bernoulli seed=1", "dist=normal seed=0", "dist=normal seed=1")
     names = ["seed-0", "dist-bernoulli_seed-1", "dist-normal_seed-0", "dist-normal_seed-1"]
-    assert planned(tmp_path, *(f"{job} sweep=it resume=auto" for job in wider), swept="dist seed") == names
+    assert planned(tmp_path, *wider, swept="dist seed") == names
+
+
+def test_keys_are_as_short_as_they_can_be(tmp_path):
+    assert planned(tmp_path, "optimizer.lr=0.1", "optimizer.lr=0.2", swept="") == ["lr-0.1", "lr-0.2"]
+    both = ["optimizer.lr=0.1 baseline.make_optimizer.lr=1", "optimizer.lr=0.1 baseline.make_optimizer.lr=2"]
+    assert planned(tmp_path, *both, swept="") == ["make_optimizer.lr-1", "make_optimizer.lr-2"]
+    assert planned(tmp_path, "+env.kwargs.g=1 g=2", "+env.kwargs.g=3 g=2", swept="") == ["kwargs.g-1", "kwargs.g-3"]
+    assert planned(tmp_path, "a.b=1 c.b=2", "a.b=2 c.b=1", swept="") == ["a.b-1_c.b-2", "a.b-2_c.b-1"]
 
 
 def test_a_job_with_another_fixed_value_is_another_job(tmp_path):
     begin(tmp_path, "seed-0", "optimizer.lr=0.1 seed=0")
-    assert planned(tmp_path, "optimizer.lr=0.2 seed=0") == ["optimizer.lr-0.2_seed-0"]
+    assert planned(tmp_path, "optimizer.lr=0.2 seed=0") == ["lr-0.2_seed-0"]
     assert planned(tmp_path, "seed=1 optimizer.lr=0.1") == ["seed-1"]
     assert planned(tmp_path, "seed=0 optimizer.lr=0.1") == ["seed-0"]
 
@@ -256,7 +284,7 @@ def test_names_of_any_overrides_are_distinct_short_and_safe(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_that_grows_goes_on_in_its_folders(tmp_path):
+def test_a_sweep_that_grows_continues_in_its_folders(tmp_path):
     """With overrides whose names would not fit into one name, of a file system's 255 bytes."""
     fixed = (
         *SMALL,
@@ -271,14 +299,14 @@ def test_a_sweep_that_grows_goes_on_in_its_folders(tmp_path):
     assert first.code == 0, first.err
     before = summaries(first)
     assert set(before) == {"seed-0", "seed-1"}
-    wider = sweep(tmp_path, *fixed, "seed=0,1", "optimizer.lr=0.01,0.02", "resume=auto")
+    wider = sweep(tmp_path, *fixed, "seed=0,1", "optimizer.lr=0.01,0.02")
     assert wider.code == 0, wider.err
     assert set(summaries(wider)) == {
         "seed-0",
         "seed-1",
-        *(f"optimizer.lr-{lr}_seed-{s}" for lr in (0.01, 0.02) for s in (0, 1)),
+        *(f"lr-{lr}_seed-{s}" for lr in (0.01, 0.02) for s in (0, 1)),
     }
-    again = sweep(tmp_path, *fixed, "seed=0,1", "resume=auto")
+    again = sweep(tmp_path, *fixed, "seed=0,1")
     assert again.code == 0, again.err
     after = summaries(again)
     assert {name: after[name]["weights_sha256"] for name in before} == {
@@ -354,23 +382,75 @@ def test_a_misspelt_option_refuses_the_whole_sweep(tmp_path):
     assert "did you mean env=cartpole?" in outcome.sentence
 
 
-def test_jobs_are_never_written_over(grid):
-    def files():
-        every = [path for path in grid.directory.glob("*/**/*") if path.is_file()]
-        return {path: path.read_bytes() for path in every}
-
-    before = files()
-    again = sweep(grid.directory.parents[2], *SMALL, *GRID, "record_episode=false")
-    assert again.err.count("already holds a run") == 4
-    assert files() == before
+def test_the_same_command_does_nothing_that_is_done(grid):
+    """Not a byte of a job's folder changes, and the table is the same."""
+    before = snapshot(grid.directory)
+    again = succeed(sweep(grid.directory.parents[2], *SMALL, *GRID, "record_episode=false"))
+    assert snapshot(grid.directory).keys() == before.keys()
+    assert {path for path, content in snapshot(grid.directory).items() if content != before[path]} <= {"multirun.yaml"}
+    assert again.out.splitlines() == grid.out.splitlines()[-len(again.out.splitlines()) :]
+    assert again.err == ""
 
 
 def test_a_sweep_of_one_job_without_overrides(tmp_path):
     """There is nothing to name its folder after."""
-    unnamed = "hydra.job.config.override_dirname.exclude_keys=[sweep,resume,debug]"
-    outcome = sweep(tmp_path, "debug=one_update", unnamed)
+    outcome = sweep(tmp_path, "hydra.verbose=false", "max_env_steps=1")
     assert outcome.code == 0, outcome.err
-    assert len(table(outcome)) == 1
+    assert set(table(outcome)) == {"max_env_steps-1"}
+
+
+# ------------------------------------------------------------------ jobs that have changed
+
+
+@pytest.fixture
+def conf(tmp_path):
+    """A folder with an option of one's own, which can be changed."""
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+
+    def write(lr: float) -> str:
+        text = f"# @package _global_\nmax_env_steps: 1\nrecord_episode: false\noptimizer: {{lr: {lr}}}\n"
+        (tmp_path / "conf" / "experiment" / "own.yaml").write_text(text)
+        return f"hydra.searchpath=[file://{tmp_path / 'conf'}]"
+
+    return write
+
+
+def test_a_job_whose_config_has_changed_is_refused_or_run_beside(tmp_path, conf):
+    command = ("experiment=own", "seed=0,1", "logger=csv", conf(0.01))
+    first = succeed(sweep(tmp_path, *command))
+    before = snapshot(first.directory)
+    conf(0.02)
+    refused = sweep(tmp_path, *command, "seed=0,1,2")
+    assert refused.code == 2
+    assert "seed-0 holds a run of another config: optimizer.lr was 0.01 and is 0.02." in refused.sentence
+    assert "on_change=rerun" in refused.sentence
+    assert snapshot(first.directory) == before
+    beside = succeed(sweep(tmp_path, *command, "seed=0,1,2", "on_change=rerun"))
+    after = snapshot(first.directory)
+    assert before.items() - after.items() == {("multirun.yaml", before["multirun.yaml"])}
+    jobs = summaries(beside)
+    assert len(jobs) == 5
+    assert {name.rpartition("_")[0] for name in jobs if name.count("_")} == {"seed-0", "seed-1"}
+    assert {"seed-0", "seed-1", "seed-2"} <= set(jobs)
+    # what stands beside is found again, by either command
+    assert summaries(succeed(sweep(tmp_path, *command, "seed=0,1,2"))).keys() == jobs.keys()
+    conf(0.01)
+    assert summaries(succeed(sweep(tmp_path, *command))).keys() == jobs.keys()
+
+
+def test_what_the_command_alone_is_about_is_no_change(tmp_path):
+    command = ("max_env_steps=1", "record_episode=false", "logger=none", "seed=0,1")
+    first = succeed(sweep(tmp_path, *command))
+    before = {path: content for path, content in snapshot(first.directory).items() if path != "multirun.yaml"}
+    for more in ("resume=auto", "retry_failed=true", "on_change=rerun"):
+        again = succeed(sweep(tmp_path, *command, more))
+        after = {path: content for path, content in snapshot(again.directory).items() if path != "multirun.yaml"}
+        assert after == before
+
+
+def test_a_value_that_is_no_value_for_changes(tmp_path):
+    outcome = sweep(tmp_path, "on_change=ignore", "seed=0,1")
+    assert "on_change=ignore is out of range: it must be one of refuse, rerun" in outcome.err
 
 
 @pytest.mark.slow
@@ -379,6 +459,59 @@ def test_search_of_hparams_is_a_sweep(tmp_path):
     assert outcome.code == 0, outcome.err
     assert len(table(outcome)) == 9
     assert {summary["seed"] for summary in summaries(outcome).values()} == {0, 1, 2}
+
+
+def test_failed_jobs_are_run_again_when_they_are_asked_for(tmp_path):
+    """And not before; what has finished is left as it is."""
+    faulty = ("env=gym", f"env.id={FAULTY}", "dist=bernoulli", "logger=none", "record_episode=false")
+    command = (*SMALL, *faulty, "+env.kwargs.bad=raise", "+env.kwargs.under=training_step,nobody")
+    first = sweep(tmp_path, *command)
+    before = snapshot(first.directory)
+    for more, tried in (((), False), (("retry_failed=true",), True)):
+        again = sweep(tmp_path, *command, *more)
+        assert again.code == 1
+        assert ("Traceback" in again.err) == tried
+        changed = {path for path, content in snapshot(again.directory).items() if content != before.get(path)}
+        assert {path for path in changed if "nobody" in path} == set()
+        assert any("training_step" in path for path in changed) == tried
+        (line,) = [line for line in again.err.splitlines() if line.startswith("  under-training_step: ")]
+        assert "by zero" in line
+        assert line.endswith(f"({again.directory.relative_to(tmp_path) / 'under-training_step' / 'train.log'})")
+
+
+def test_several_processes_of_a_run_are_refused(tmp_path):
+    outcome = sweep(tmp_path, "trainer=default,ddp", "seed=0,1")
+    assert outcome.code == 2
+    assert "trainer.devices=2 is a run of several processes" in outcome.sentence
+    assert "without -m" in outcome.sentence
+    assert not outcome.directory.exists()
+
+
+@pytest.mark.parametrize("swept", ["optimizer.lr=interval(0,1)", "optimizer.lrr=0.1,0.2", "optimizer.lr=0.1,0.2 sed=1"])
+def test_what_cannot_be_swept_is_refused_before_a_job_begins(tmp_path, swept):
+    outcome = sweep(tmp_path, *swept.split())
+    assert outcome.code == 2
+    assert outcome.sentence.startswith(swept.split()[-1].partition("=")[0])
+    assert not outcome.directory.exists()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "",
+        "env=cartpole dist=bernoulli seed=1 optimizer.lr=0.1",
+        "env=pendulum_torch gamma=0.9 +env.more.deep=[1,2] hydra.sweep.subdir='a-b' hydra.verbose=true",
+        "experiment=cartpole_bernoulli ~debug logger=none ~optimizer.betas policy.torso.hidden_sizes=[3]",
+        "callbacks=none ++title='a,b' sweep=x resume=auto",
+    ],
+)
+def test_configs_of_jobs_are_those_that_hydra_composes(overrides):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("train", ["env=pendulum", "hydra.job.chdir=false"], RunMode.MULTIRUN)
+        expected = OmegaConf.to_yaml(loader.load_sweep_config(master, overrides.split()))
+        for _ in range(2):
+            assert OmegaConf.to_yaml(CachingLoader(loader).load_sweep_config(master, overrides.split())) == expected
 
 
 # ------------------------------------------------------------------ processes
@@ -428,8 +561,8 @@ def test_a_signal_ends_the_sweep_and_the_jobs_can_be_resumed(tmp_path):
     stopped = finish(process, tmp_path / "outputs" / "sweeps" / "it")
     assert stopped.code == 143
     assert "SIGTERM" in stopped.sentence
-    assert "these are left, the first of them begun: seed-0; seed-1." in stopped.sentence
+    assert "Of 2 jobs these are left: seed-0; seed-1. The same command continues with them." in stopped.err
     assert [summary["status"] for summary in summaries(stopped).values()] == ["interrupted"]
-    resumed = sweep(tmp_path, *held, "resume=auto")
+    resumed = sweep(tmp_path, *held)
     assert resumed.code == 0, resumed.err
     assert [summary["status"] for summary in summaries(resumed).values()] == ["completed", "completed"]

@@ -14,8 +14,9 @@ from scorepath.run.checkpoints import load_checkpoint, seal
 from scorepath.run.csv_logger import read_metrics
 from scorepath.run.printing import escape
 from scorepath.run.reading import check_links, check_run_folder, open_regular, read_json
-from scorepath.run.sweep import format_table, read_sweep
 from scorepath.run.trust import read_config, read_overrides
+from scorepath.sweeps.records import read_sweep
+from scorepath.sweeps.table import format_table
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning")
 

@@ -93,9 +93,8 @@ def test_an_interrupted_sweep_says_which_jobs_are_left(tmp_path):
     (tmp_path / "go").touch()
     stopped = finish(process, tmp_path)
     assert stopped.code == 143
-    assert "Of 3 jobs these are left, the first of them begun: seed-0; seed-1; seed-2." in stopped.sentence
-    assert "sweep=it resume=auto continues" in stopped.sentence
-    rest = finish(start("train", tmp_path, *overrides, "resume=auto"), tmp_path)
+    assert "Of 3 jobs these are left: seed-0; seed-1; seed-2. The same command continues" in stopped.sentence
+    rest = finish(start("train", tmp_path, *overrides), tmp_path)
     assert rest.code == 0, rest.err
     statuses = [json.loads(path.read_text())["status"] for path in tmp_path.glob("outputs/sweeps/it/*/summary.json")]
     assert statuses == ["completed"] * 3

@@ -19,8 +19,8 @@ from scorepath import garbage
 from scorepath.errors import ConfigError, ScorepathError
 from scorepath.run.directory import check_writable
 from scorepath.run.files import replacing
-from scorepath.run.sweep import format_table
 from scorepath.sources import CONF
+from scorepath.sweeps.table import format_table
 
 log = logging.getLogger("scorepath")
 
@@ -201,7 +201,7 @@ def compare_learning(cfg: DictConfig, folder: Path) -> None:
 
     learning = cfg.learning
     command = [sys.executable, str(CONF.parent / "scripts" / "train.py"), "--multirun", *learning.overrides]
-    command += [f"sweep={learning.sweep}", "resume=auto"]
+    command += [f"sweep={learning.sweep}"]
     code = subprocess.run(command, check=False).returncode
     if code:
         raise ScorepathError(f"the sweep of learning curves ended with exit code {code}: see its own message above.")

@@ -16,8 +16,10 @@ from scorepath.run.files import replacing
 from scorepath.run.intervals import mean_ci95, t95
 from scorepath.run.printing import escape
 from scorepath.run.reading import check_links
-from scorepath.run.sweep import format_table, key_of, read_runs, shorten
 from scorepath.run.trust import read_overrides
+from scorepath.sweeps.names import key_of, shorten
+from scorepath.sweeps.records import read_runs
+from scorepath.sweeps.table import format_table
 
 log = logging.getLogger("scorepath")
 _GRID = 200  # points that the curves are interpolated on

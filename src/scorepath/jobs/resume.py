@@ -12,6 +12,7 @@ from scorepath.build import make_environment
 from scorepath.config import leaves
 from scorepath.errors import ConfigError
 from scorepath.module import PolicyGradient
+from scorepath.run.changes import OF_THE_COMMAND, difference_of
 from scorepath.run.checkpoints import read_newest
 from scorepath.run.restore import check_optimizers, check_policy
 from scorepath.run.schedule import Schedule
@@ -23,7 +24,7 @@ _WHOLE_CONFIG = 3  # format of checkpoints from which on they hold the whole con
 _MAY_CHANGE = (
     *("max_env_steps", "stop_when_solved", "env.reward_threshold"),  # when it ends
     *("eval", "record_episode", "env.reward_range", "logger", "callbacks", "objective"),  # what is reported
-    *("resume", "sweep", "trainer.log_every_n_steps", "trainer.profiler", "trainer.detect_anomaly"),
+    *(*OF_THE_COMMAND, "trainer.log_every_n_steps", "trainer.profiler", "trainer.detect_anomaly"),
     *("env.vectorization", "env.workers", "env.step_timeout", "env.restarts"),  # how environments are stepped
     *("chunk", "threads", "keep_memory", "compile", "estimator.log_probs", "trainer.accelerator"),  # and computed
 )
@@ -58,7 +59,7 @@ def _check_same_run(module: PolicyGradient, checkpoint: Mapping[str, Any], path:
     changed = [key for key in differing if not _is_below(key, (*_MAY_CHANGE, *_LEARNING))]
     if changed:
         raise ConfigError(
-            f"{path} is of another run: {_differences(changed, there, here)}. Resume with what it was trained with, "
+            f"{path} is of another run: {difference_of(changed, there, here)}. Resume with what it was trained with, "
             "or begin a run in another folder, without resume."
         )
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
@@ -77,12 +78,6 @@ def _is_below(key: str, names: Iterable[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
-def _differences(keys: list[str], there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """The first three in words."""
-    words = [f"{key} was {there.get(key, 'absent')} and is {here.get(key, 'absent')}" for key in keys[:3]]
-    return ", ".join(words) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-
-
 def has_ended(
     cfg: DictConfig, module: PolicyGradient, schedule: Schedule, path: Path, checkpoint: Mapping[str, Any]
 ) -> bool:
@@ -98,7 +93,7 @@ def has_ended(
     if ended and changed:
         raise ConfigError(
             f"{path} is of a run that has reached its end after {module.env_steps:,} env steps, so that it would not "
-            f"learn by what has changed: {_differences(changed, there, here)}. Raise max_env_steps above its steps "
+            f"learn by what has changed: {difference_of(changed, there, here)}. Raise max_env_steps above its steps "
             "(and, of one that is solved, set stop_when_solved=false) to train on, or leave them as they were."
         )
     log.info("Resuming from %s at %s env steps.", path, f"{module.env_steps:,}")

@@ -2,18 +2,22 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from scorepath.config import nearest
 from scorepath.errors import ConfigError
 from scorepath.jobs.outcome import reported
+from scorepath.run.changes import config_sha256
 from scorepath.run.console import outlive_consoles
 from scorepath.run.directory import check_writable, forget_other_tasks, holds_run, is_main_process
 from scorepath.run.lock import locked
 from scorepath.run.reading import check_run_folder
 from scorepath.run.summary import Summary
+from scorepath.sweeps.job import of_sweep
+from scorepath.sweeps.state import settled
 
 log = logging.getLogger("scorepath")
 
@@ -45,19 +49,25 @@ def train(cfg: DictConfig) -> float | None:
     if not is_main_process():
         log.setLevel(logging.WARNING)  # or each line is printed once by each process
         return _train(cfg, directory)
-    _check(cfg, directory)
+    in_sweep = of_sweep()
+    _check(cfg, directory, in_sweep)
     with locked(directory):
+        if in_sweep:
+            summary = settled(directory, cfg.retry_failed)  # by another process, just now
+            if summary is not None:
+                return summary.get(cfg.objective)
+            cfg.resume = cfg.resume or ("auto" if holds_run(directory) else None)
         return _train(cfg, directory)
 
 
-def _check(cfg: DictConfig, directory: Path) -> None:
+def _check(cfg: DictConfig, directory: Path, in_sweep: bool) -> None:
     """What can be refused before anything is read, logged, written or imported."""
     check_run_folder(directory)
     check_writable(directory)
-    if holds_run(directory) and cfg.resume is None:
+    if holds_run(directory) and cfg.resume is None and not in_sweep:
         raise ConfigError(
             f"{directory} already holds a run, which is never written over: continue it with resume=auto, or "
-            "choose another folder with hydra.run.dir (in a sweep: sweep=NAME)."
+            "choose another folder with hydra.run.dir."
         )
     if cfg.objective not in _OBJECTIVES:
         near = nearest(cfg.objective, _OBJECTIVES) or _OBJECTIVES[0]
@@ -65,7 +75,8 @@ def _check(cfg: DictConfig, directory: Path) -> None:
 
 
 def _train(cfg: DictConfig, directory: Path) -> float | None:
-    summary = Summary(seed=cfg.seed)
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    summary = Summary(seed=cfg.seed, config_sha256=config_sha256(plain))
     with reported(summary, cfg, directory):
         # Imported here, so that what is refused above costs half a second: this one takes torch
         from scorepath.build import make_parts  # noqa: PLC0415

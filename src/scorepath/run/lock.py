@@ -10,8 +10,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from scorepath.errors import ConfigError
+from scorepath.errors import ConfigError, InUseError
 from scorepath.run.directory import clear_partial, unwritable
+from scorepath.run.reading import open_regular
 
 try:
     import fcntl
@@ -19,6 +20,7 @@ except ImportError:  # Windows, whose file systems all have locks
     fcntl = None  # type: ignore[assignment]
 
 _WORDS, _LONGEST = 4, 1000  # of what a process is described by, and its letters
+_PATIENCE = 0.5  # seconds, for those who only ask hold the lock for an instant
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}  # of network and user-space file systems
 
 
@@ -30,7 +32,8 @@ def locked(directory: Path) -> Iterator[None]:
     it is a file with the name of the process, which counts as long as that process runs.
 
     Raises:
-        ConfigError: if another process holds it, or may hold it.
+        InUseError: if another process holds it, or may hold it.
+        ConfigError: if the folder cannot be written to.
     """
     try:
         release = _lock(directory / ".lock") if _has_locks(directory) else _mark(directory / ".lock.owner")
@@ -44,6 +47,34 @@ def locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         release()
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether a process holds the folder; asked without writing to it."""
+    mark = _read(directory / ".lock.owner")
+    if mark is not None and not _is_gone(mark):
+        return True
+    try:
+        with open_regular(directory / ".lock", _LONGEST) as file:
+            if fcntl is None:
+                return _is_held(directory / ".lock")
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is none, or it cannot be asked
+        return False
+    return False
+
+
+def _is_held(file: Path) -> bool:
+    """The same on Windows, whose locks cannot be shared."""
+    lock = FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def _has_locks(directory: Path) -> bool:
@@ -62,12 +93,12 @@ def _has_locks(directory: Path) -> bool:
 
 def _lock(file: Path) -> Callable[[], None]:
     """Takes the system's lock of a file; returns what gives it back."""
-    lock = FileLock(file, timeout=0)
+    lock = FileLock(file, timeout=_PATIENCE)
     try:
         lock.acquire()
     except Timeout as error:
         owner = file.read_text(encoding="utf-8").strip() or "unknown"
-        raise ConfigError(
+        raise InUseError(
             f"{file.parent} is in use by another run (process {owner}): wait until it has ended, or choose another "
             "folder with hydra.run.dir."
         ) from error
@@ -85,14 +116,14 @@ def _mark(file: Path) -> Callable[[], None]:
     gate = file.with_name(f"{file.name}.next")
     while not _make(file, own):
         if not _make(gate, own):
-            raise ConfigError(_in_use(gate))
+            raise InUseError(_in_use(gate))
         owner = _read(file)
         if owner is not None and _is_gone(owner):
             gate.replace(file)
             break
         gate.unlink()
         if owner is not None:  # else it has been given back just now
-            raise ConfigError(_in_use(file))
+            raise InUseError(_in_use(file))
 
     def release() -> None:
         with suppress(OSError):

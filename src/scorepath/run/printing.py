@@ -1,8 +1,11 @@
 """Texts of files and overrides on terminals and in logs: what would steer the terminal, or feign a line, is escaped."""
 
 import logging
+import traceback
 import unicodedata
 from typing import Any
+
+from scorepath.errors import ScorepathError
 
 _STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format, surrogates, line and paragraph separators
 _JOINERS = "\u200c\u200d"  # of letters in several scripts, and of emoji: ordinary text, and harmless
@@ -18,6 +21,18 @@ def escape(text: str) -> str:
 def escape_lines(text: str) -> str:
     """The same for each of several lines."""
     return "\n".join(map(escape, text.split("\n")))
+
+
+def describe(error: Exception, show_traceback: bool) -> str:
+    """An error as it is printed: a sentence for a user's mistake, and a traceback for whatever else it is.
+
+    Args:
+        error: as it was raised.
+        show_traceback: also of a mistake.
+    """
+    if isinstance(error, ScorepathError) and not show_traceback:
+        return f"scorepath: {escape(str(error))}"
+    return escape_lines("".join(traceback.format_exception(error)))
 
 
 def log_to_file(message: str) -> None:

@@ -37,6 +37,7 @@ class Summary:
     eval_episodes: int | None = None
     solved_at_env_steps: int | None = None
     weights_sha256: str | None = None
+    config_sha256: str | None = None  # of what the run is
     gradient_bias: list[str] | None = None
     irreproducible: list[str] | None = None
     versions: dict[str, str] | None = None

@@ -1,0 +1,177 @@
+"""The loop of a sweep: launch what is free, wait for what others hold, until each job has finished or failed.
+
+What is done is known by the folders alone. So the same command continues a sweep that was killed, at any moment, and
+several commands share one.
+"""
+
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from scorepath.errors import ConfigError, ScorepathError, SweepInterruptedError
+from scorepath.run.console import outlive_consoles
+from scorepath.run.directory import unwritable
+from scorepath.run.files import write_text
+from scorepath.run.printing import escape
+from scorepath.run.reading import check_sweep_folder
+from scorepath.sweeps.plan import Compose, Job, plan_sweep
+from scorepath.sweeps.records import read_sweep, record_overrides
+from scorepath.sweeps.state import FAILED, FINISHED, RUNNING, read_summary, state_of
+from scorepath.sweeps.table import format_sweep
+
+log = logging.getLogger("scorepath")
+
+Launch = Callable[[Sequence[Job], int], Sequence[JobReturn]]
+_POLL = 1.0  # seconds between two looks at jobs that others hold
+
+
+def run_sweep(config: DictConfig, arguments: Sequence[str], compose: Compose, launch: Launch, attempts: int) -> None:
+    """Has all jobs of a sweep done; prints their table, and ends the process with 1 if one has failed.
+
+    Args:
+        config: of the sweep.
+        arguments: overrides, with several values for those that are swept.
+        compose: overrides of a job -> its config.
+        launch: (jobs, number of the first) -> how each ended.
+        attempts: how often a job may be lost with its process, without a step forward, before it counts as failed.
+
+    Raises:
+        ConfigError: for a sweep that cannot be, before one of its jobs begins.
+        ScorepathError: if a signal ended it, or no process can be started.
+    """
+    outlive_consoles()  # the launcher's processes may be others
+    directory = Path(config.hydra.sweep.dir)
+    jobs = plan_sweep(directory, arguments, compose)
+    check_sweep_folder(directory, [job.name for job in jobs])
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_text(directory / "multirun.yaml", OmegaConf.to_yaml(config))
+        for job in jobs:
+            record_overrides(job.folder, job.overrides)
+    except OSError as error:
+        raise ConfigError(unwritable(directory, error)) from error
+    work = _Work(jobs, launch, attempts, retry_failed=bool(config.get("retry_failed")))
+    try:
+        work.do()
+    except SweepInterruptedError as stopped:
+        raise _interrupted(str(stopped), stopped.exit_code, jobs) from stopped
+    except KeyboardInterrupt as stopped:
+        raise _interrupted("interrupted", 130, jobs) from stopped
+    finally:
+        print(format_sweep(read_sweep(directory)))
+    _report(work, retry_failed="retry_failed" in config)
+
+
+class _Work:
+    """What is left to do of some jobs."""
+
+    def __init__(self, jobs: Sequence[Job], launch: Launch, attempts: int, retry_failed: bool) -> None:
+        self.jobs = jobs
+        self.causes: dict[str, str] = {}  # why a job was given up, where its summary does not say it
+        self._launch, self._attempts = launch, attempts
+        self._lost: Counter[str] = Counter()
+        # failures that are to be tried again, until they fail once more
+        self._before = {job.name: _stamp(job.folder / "summary.json") for job in jobs} if retry_failed else {}
+        self._waited = False
+
+    def do(self) -> None:
+        """Launches until nothing is left."""
+        for job in self.jobs:
+            if job.name in self._before and state_of(job.folder) != FAILED:
+                del self._before[job.name]
+        while left := [job for job in self.jobs if self._is_open(job)]:
+            free = [job for job in left if state_of(job.folder) != RUNNING]
+            if free:
+                # one that has been lost twice is launched alone: it must not take others with it
+                safe = [job for job in free if self._lost[job.name] < self._attempts - 1]
+                self._do(safe or free[:1])
+            else:
+                if not self._waited:
+                    names = ", ".join(job.name for job in left)
+                    log.info("Another process is at work on %s: waiting for it.", escape(names))
+                self._waited = True
+                time.sleep(_POLL)
+
+    def _is_open(self, job: Job) -> bool:
+        if job.name in self.causes:
+            return False
+        state = state_of(job.folder)
+        if state == FAILED:
+            return self._before.get(job.name) == _stamp(job.folder / "summary.json")
+        return state != FINISHED
+
+    def _do(self, jobs: Sequence[Job]) -> None:
+        """One launch, and what is to be learnt from it."""
+        begun = {job.name: _stamp(job.folder / ".lock") for job in jobs}
+        saved = {job.name: _stamp(job.folder / "checkpoints" / "last.ckpt") for job in jobs}
+        loss: Exception | None = None
+        returns: Sequence[JobReturn] = ()
+        try:
+            returns = self._launch(jobs, self.jobs.index(jobs[0]))
+        except (ScorepathError, HydraException, OmegaConfBaseException):
+            raise
+        except Exception as error:  # of the launcher itself, for jobs return theirs
+            loss = error
+            log.warning("A process of the launcher was lost (%s): %s", type(error).__name__, _first_line(error))
+        for job, result in zip(jobs, returns, strict=False):
+            if result.status == JobStatus.FAILED:
+                self.causes[job.name] = str(result._return_value)  # noqa: SLF001 (the property raises it)
+        left = [job for job in jobs if self._is_open(job) and state_of(job.folder) != RUNNING]
+        if loss is not None and all(begun[job.name] == _stamp(job.folder / ".lock") for job in jobs):
+            raise ScorepathError(f"The launcher could not begin a job: {_first_line(loss)}") from loss
+        for job in left:
+            if loss is not None and begun[job.name] == _stamp(job.folder / ".lock"):
+                continue  # it had not begun
+            if saved[job.name] != _stamp(job.folder / "checkpoints" / "last.ckpt"):
+                self._lost[job.name] = 0
+                continue
+            self._lost[job.name] += 1
+            if self._lost[job.name] >= self._attempts:
+                self.causes[job.name] = (
+                    f"its process ended without a word {self._attempts} times, as when it is killed or memory runs out"
+                )
+
+
+def _stamp(file: Path) -> int | None:
+    """Changes with each time that a file is written."""
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _interrupted(sentence: str, exit_code: int, jobs: Sequence[Job]) -> ScorepathError:
+    left = [job.name for job in jobs if state_of(job.folder) != FINISHED]
+    error = ScorepathError(
+        f"{sentence}. Of {len(jobs)} jobs these are left: {'; '.join(left)}. The same command continues with them."
+    )
+    error.exit_code = exit_code
+    return error
+
+
+def _report(work: _Work, retry_failed: bool) -> None:
+    """Which jobs have no result and why, and the exit code."""
+    failed = [job for job in work.jobs if state_of(job.folder) != FINISHED]
+    if not failed:
+        return
+    remedy = " The same command with retry_failed=true runs them again." if retry_failed else ""
+    names = escape(", ".join(job.name for job in failed))
+    lines = [f"scorepath: {len(failed)} of {len(work.jobs)} jobs did not finish: {names}.{remedy}"]
+    for job in failed:
+        cause = work.causes.get(job.name) or read_summary(job.folder).get("error") or "unknown"
+        logs = [str(file) for file in sorted(job.folder.glob("*.log"))[:1]]
+        lines.append(f"  {escape(job.name)}: {escape(str(cause))} ({escape(''.join(logs) or 'no log')})")
+    print("\n".join(lines), file=sys.stderr)
+    sys.exit(1)
