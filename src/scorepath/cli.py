@@ -21,6 +21,7 @@ from scorepath.errors import ConfigError, InterruptedRunError, ScorepathError
 from scorepath.explain import check_text, explain
 from scorepath.run.console import Console, consoles
 from scorepath.run.directory import claim, is_main_process, unwritable
+from scorepath.run.lock import describe_process
 from scorepath.run.printing import escape, escape_lines
 from scorepath.sources import CONF
 from scorepath.sweeps.job import of_sweep, run_job
@@ -52,6 +53,7 @@ def _main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
     os.environ[_FULL_ERROR] = "1"  # so that Hydra hands its errors to us instead of printing them
 
     forget()
+    command = describe_process(os.getpid())
     failed: list[Exception] = []
 
     def checked(cfg: DictConfig) -> Any:
@@ -60,7 +62,7 @@ def _main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
 
     def task(cfg: DictConfig) -> Any:
         if of_sweep():
-            return run_job(cfg, checked, show_traceback)
+            return run_job(cfg, checked, show_traceback, command)
         try:
             return checked(cfg)
         except Exception as error:

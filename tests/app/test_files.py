@@ -390,7 +390,7 @@ def without_locks(monkeypatch):
 def test_a_mark_from_where_nobody_can_look_says_what_to_do(tmp_path, without_locks):
     """Of another machine or container, of an older version, or of a process that has just made it."""
     mark = tmp_path / ".lock.owner"
-    own = lock._describe(os.getpid()).split()
+    own = lock.describe_process(os.getpid()).split()
     for content in (" ".join((*own[:2], "elsewhere", own[3])), " ".join((*own[:3], "pid:[1]")), "4711", ""):
         mark.write_text(content)
         words = r"in use by another run .* or remove .*\.lock\.owner if you know that the run was killed"
@@ -421,7 +421,7 @@ def test_a_mark_that_cannot_be_written_is_not_left_behind(tmp_path, without_lock
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs to know when a process began")
 def test_a_number_that_another_process_has_by_now_does_not_count(tmp_path, without_locks):
-    number, _, *place = lock._describe(os.getppid()).split()
+    number, _, *place = lock.describe_process(os.getppid()).split()
     (tmp_path / ".lock.owner").write_text(" ".join((number, "1", *place)))
     with locked(tmp_path), pytest.raises(ConfigError, match="in use"), locked(tmp_path):
         pass
@@ -430,7 +430,7 @@ def test_a_number_that_another_process_has_by_now_does_not_count(tmp_path, witho
 def test_a_process_that_nobody_has_waited_for_does_not_count(tmp_path, without_locks):
     """In a container nobody may."""
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
-        (tmp_path / ".lock.owner").write_text(lock._describe(process.pid))
+        (tmp_path / ".lock.owner").write_text(lock.describe_process(process.pid))
         with pytest.raises(ConfigError, match=f"process {process.pid} on"), locked(tmp_path):
             pass
         process.stdin.close()
@@ -451,7 +451,7 @@ def contend(runs: list[Path], barrier, winners) -> None:
 
 def test_of_many_that_find_a_mark_left_behind_one_takes_it_over(tmp_path, without_locks):
     gone = subprocess.Popen([sys.executable, "-c", ""])
-    owner = lock._describe(gone.pid)
+    owner = lock.describe_process(gone.pid)
     gone.wait()
     runs = [tmp_path / str(number) for number in range(200)]
     for run in runs:

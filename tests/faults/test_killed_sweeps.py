@@ -143,6 +143,16 @@ def test_workers_end_with_a_command_that_is_killed(tmp_path):
         time.sleep(0.1)
 
 
+def test_workers_end_with_a_command_that_is_killed_before_they_have_begun(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    process = begin(tmp_path, *JOBLIB)
+    while len(with_mark(f"MARK={tmp_path.name}")) < 4:  # two workers, and what tracks joblib's resources
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    finish(process, tmp_path)
+
+
 def test_a_signal_to_the_command_ends_the_workers_too(tmp_path):
     """Each saves what it has, and the sentence says what is left."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")

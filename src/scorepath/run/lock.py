@@ -52,7 +52,7 @@ def locked(directory: Path) -> Iterator[None]:
 def is_locked(directory: Path) -> bool:
     """Whether a process holds the folder; asked without writing to it."""
     mark = _read(directory / ".lock.owner")
-    if mark is not None and not _is_gone(mark):
+    if mark is not None and not is_gone(mark):
         return True
     try:
         with open_regular(directory / ".lock", _LONGEST) as file:
@@ -120,13 +120,13 @@ def _mark(file: Path) -> Callable[[], None]:
     One that a dead process has left is taken over, by the process that has made a second file next to it: so no two
     that find it can both take it, one from the other.
     """
-    own = _describe(os.getpid())
+    own = describe_process(os.getpid())
     gate = file.with_name(f"{file.name}.next")
     while not _make(file, own):
         if not _make(gate, own):
             raise InUseError(_in_use(gate))
         owner = _read(file)
-        if owner is not None and _is_gone(owner):
+        if owner is not None and is_gone(owner):
             gate.replace(file)
             break
         gate.unlink()
@@ -176,7 +176,7 @@ def _in_use(file: Path) -> str:
     )
 
 
-def _describe(process: int) -> str:
+def describe_process(process: int) -> str:
     """A process: its number, when it began, and where that number is its own."""
     return " ".join((str(process), _began(process), *_place()))
 
@@ -199,7 +199,7 @@ def _began(process: int) -> str:
     return "ended" if state == "Z" else counts[18]
 
 
-def _is_gone(owner: str) -> bool:
+def is_gone(owner: str) -> bool:
     """Whether a process of `_describe` is known to have ended."""
     words = owner.split()
     if len(words) != _WORDS or tuple(words[2:]) != _place() or not words[0].isdecimal():

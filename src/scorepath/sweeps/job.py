@@ -14,7 +14,7 @@ from scorepath.run.directory import holds_run, write_json
 from scorepath.run.printing import describe
 from scorepath.run.reading import check_run_folder
 from scorepath.run.redaction import Redaction
-from scorepath.sweeps.stopping import follow_parent
+from scorepath.sweeps.stopping import follow
 
 SWEEPER = "hydra_plugins.scorepath_plugins.ScorepathSweeper"
 
@@ -25,19 +25,20 @@ def of_sweep() -> bool:
     return job.mode == RunMode.MULTIRUN and job.sweeper.get("_target_") == SWEEPER
 
 
-def run_job(cfg: DictConfig, job: Callable[[DictConfig], Any], show_traceback: bool) -> Any:
+def run_job(cfg: DictConfig, job: Callable[[DictConfig], Any], show_traceback: bool, command: str) -> Any:
     """Runs one job; prints what is wrong with it, and writes it into a folder that has no run in it.
 
     Args:
         cfg: composed.
         job: config -> what a sweeper optimises.
         show_traceback: also of a user's mistake.
+        command: the process of the sweep's command, by `describe_process`.
 
     Raises:
         ScorepathError: one sentence, which another process can be handed.
         SweepInterruptedError: if a signal ended it.
     """
-    follow_parent()
+    follow(command)
     directory = Path(HydraConfig.get().runtime.output_dir)
     try:
         check_run_folder(directory, of_sweep=True)

@@ -11,12 +11,12 @@ from types import FrameType
 from typing import Any
 
 from scorepath.errors import SweepInterruptedError
-from scorepath.run.lock import holder
+from scorepath.run.lock import describe_process, holder, is_gone
 from scorepath.run.signals import SAVE, SIGNALS
 
 _LOOK = 0.1  # seconds between two looks at jobs that are to stop
-_FOLLOW = 1.0  # seconds between two looks whether a worker's parent is alive
-_own: set[int] = set()  # numbers of processes that need not look, or do it already
+_FOLLOW = 1.0  # seconds between two looks whether a worker's command is alive
+_following: set[int] = set()  # numbers of processes that look already
 
 
 @contextlib.contextmanager
@@ -26,7 +26,6 @@ def passing_on(folders: Sequence[Path]) -> Iterator[None]:
     By one that ends, the jobs save what they have, and SweepInterruptedError is raised after the last. A second one
     ends this process at once. A job in this very process hears its signals itself.
     """
-    _own.add(os.getpid())
     if threading.current_thread() is not threading.main_thread():  # which alone may listen
         yield
         return
@@ -56,18 +55,21 @@ def passing_on(folders: Sequence[Path]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def follow_parent() -> None:
-    """Has a launcher's worker end with the process that started it, which may be killed: the job saves what it has.
+def follow(command: str) -> None:
+    """Has a launcher's worker end with its command, which may be killed: the job saves what it has.
 
-    joblib's workers would wait for ever for one that has gone, with all that they have imported.
+    joblib's workers would wait for ever for one that is gone, with all that they have imported. On other machines than
+    the command's nothing is known of it, and jobs run to their end.
+
+    Args:
+        command: the process of the command, by `describe_process`.
     """
-    if os.getpid() in _own:
+    if command == describe_process(os.getpid()) or os.getpid() in _following:
         return
-    _own.add(os.getpid())
-    parent = os.getppid()
+    _following.add(os.getpid())
 
     def look() -> None:
-        while os.getppid() == parent:
+        while not is_gone(command):
             time.sleep(_FOLLOW)
         while True:  # the first one is heard by the job, if there is one, and the next after it by nobody
             os.kill(os.getpid(), signal.SIGTERM)
