@@ -502,7 +502,7 @@ REMOVED = object()
 NORMALIZED = (*SMALL, "policy.normalize_observations=true", "policy.torso.hidden_sizes=[8]", "max_env_steps=20")
 
 
-SOME = ("NaN weights", "doubled", "resume: moment of another shape", "resume: counter of text", "resume: best of text")
+SOME = ("NaN weights", "resume: moment of another shape", "resume: best of text")
 
 
 @pytest.mark.parametrize("names", [SOME, pytest.param(None, marks=pytest.mark.faults)], ids=["some", "all"])
