@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import evaluate, train
+from tiers import slow
 
 from scorepath.errors import ConfigError
 from scorepath.run.archive import check_archive, check_content
@@ -503,9 +504,12 @@ NORMALIZED = (*SMALL, "policy.normalize_observations=true", "policy.torso.hidden
 
 
 SOME = ("NaN weights", "resume: moment of another shape", "resume: best of text")
+MORE = ("doubled", "resume: counter of text")
 
 
-@pytest.mark.parametrize("names", [SOME, pytest.param(None, marks=pytest.mark.faults)], ids=["some", "all"])
+@pytest.mark.parametrize(
+    "names", [SOME, slow(MORE), pytest.param(None, marks=pytest.mark.faults)], ids=["some", "more", "all"]
+)
 def test_crafted_checkpoints_end_in_a_sentence(tmp_path, names):
     """With a right seal, for evaluation and resuming alike; nothing in the folder is touched."""
     run = train(tmp_path, *NORMALIZED).directory

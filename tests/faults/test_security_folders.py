@@ -72,9 +72,12 @@ def test_every_link_of_a_name_that_a_run_writes_is_found(folder):
 
 
 FEW = [".hydra", "metrics.csv"]
+MORE = [".hydra/config.yaml", "train.log", "checkpoints", "summary.json"]
 
 
-@pytest.mark.parametrize("names", [FEW, pytest.param(None, marks=pytest.mark.faults)], ids=["few", "all"])
+@pytest.mark.parametrize(
+    "names", [FEW, slow(MORE), pytest.param(None, marks=pytest.mark.faults)], ids=["few", "more", "all"]
+)
 def test_nothing_is_written_through_links(folder, names):
     """A file, a folder, one that is not there yet, one that points nowhere."""
     assert resume(folder).code == 0  # where nothing is linked
