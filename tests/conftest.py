@@ -159,6 +159,26 @@ def pytest_ignore_collect(collection_path, config):
     return None
 
 
+gc.disable()  # collecting the tests makes no garbage worth a search of all that torch's import has made
+
+
+def pytest_collection_finish():
+    gc.enable()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """One worker plays a whole file, so that runs and results which its tests share are made once.
+
+    Slow tests share little, and one of them may take as long as a file here: those are dealt out singly.
+    """
+    if config.option.dist == "load" and "not slow" in config.option.markexpr:
+        from xdist.scheduler import LoadFileScheduling
+
+        return LoadFileScheduling(config, log)
+    return None
+
+
 torch.set_warn_always(True)  # or a warning of torch's fails only the test that happens to run first
 
 

@@ -98,7 +98,7 @@ def test_the_package_needs_nothing_that_stands_beside_it():
 
 def test_tests_of_the_core_know_neither_hydra_nor_lightning():
     """Nor commands; what they share with others is taken along."""
-    shared = ("making", "cases", "references", "counting", "processes", "two_processes", "conftest")
+    shared = ("making", "cases", "tiers", "references", "counting", "processes", "two_processes", "conftest")
     files = [*(ROOT / "tests" / "core").glob("*.py"), *(ROOT / "tests" / f"{name}.py" for name in shared)]
     shell = {f"scorepath.{name}" for name in HYDRA | LIGHTNING}
     assert len(files) > 30

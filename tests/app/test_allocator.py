@@ -1,4 +1,4 @@
-"""The allocator's thresholds, in processes of their own."""
+"""The allocator's thresholds, in a process of its own."""
 
 import subprocess
 import sys
@@ -6,34 +6,28 @@ import sys
 import pytest
 
 PROGRAM = """
-import sys
 import torch
 from scorepath.run.allocator import keep_freed_memory
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
 
-taken = keep_freed_memory() if sys.argv[1] == "keep" else None
-before = resident()
-for _ in range(3):
-    block = torch.ones(2**26)  # 256 MiB
-    del block
-print(taken, resident() - before)
+def grown():
+    before = resident()
+    for _ in range(3):
+        block = torch.ones(2**26)  # 256 MiB
+        del block
+    return resident() - before
+
+print(grown(), keep_freed_memory(), grown())
 """
-
-
-def grown(option):
-    """What the process holds after it has freed 256 MiB, in bytes, and what the function returned."""
-    done = subprocess.run([sys.executable, "-c", PROGRAM, option], capture_output=True, text=True, check=True)
-    taken, size = done.stdout.split()
-    return taken, int(size)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_freed_memory_is_kept_where_the_c_library_is_glibc():
-    taken, size = grown("keep")
+    """What a process holds more after it has freed 256 MiB, in bytes, before it keeps them and from then on."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    before, taken, after = done.stdout.split()
     if taken == "False":
         pytest.skip("the C library is not glibc")
-    assert size > 2**27
-    _, size = grown("leave")
-    assert size < 2**27
+    assert int(before) < 2**27 < int(after)

@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 from helpers import ROOT
+from tiers import fast_only
 
 import benchmarks.peers as peers
 from benchmarks.peers.command import MISSING, available_cores, seconds_since_process_start
@@ -33,7 +34,7 @@ def test_every_peer_is_listed():
     assert found == set(REQUIRED)
 
 
-@pytest.mark.parametrize("peer", REQUIRED)
+@pytest.mark.parametrize("peer", fast_only(REQUIRED, "sb3_a2c"))
 def test_a_missing_peer_says_what_to_install(peer):
     if importlib.util.find_spec(REQUIRED[peer]):
         pytest.skip(f"{REQUIRED[peer]} is installed")

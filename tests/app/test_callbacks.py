@@ -2,6 +2,7 @@
 
 import pytest
 from helpers import train
+from tiers import slow
 
 from scorepath.run.checkpoints import load_checkpoint
 
@@ -20,10 +21,10 @@ def callback(name, **arguments):
     ("given", "words"),
     [
         (callback("ModelCheckpoint"), "callbacks=default saves best.ckpt and last.ckpt"),
-        (callback("OnExceptionCheckpoint", dirpath="there"), "callbacks=default saves best.ckpt and last.ckpt"),
+        slow(callback("OnExceptionCheckpoint", dirpath="there"), "callbacks=default saves best.ckpt and last.ckpt"),
         (callback("TQDMProgressBar"), "callbacks.progress and callbacks.mine each draw a progress bar"),
         (callback("GradientAccumulationScheduler", scheduling="{0:4}"), "is not supported for manual optimization"),
-        (callback("StochasticWeightAveraging", swa_lrs=0.01), "provide `swa_epoch_start` as an integer"),
+        slow(callback("StochasticWeightAveraging", swa_lrs=0.01), "provide `swa_epoch_start` as an integer"),
     ],
     ids=lambda value: value[0].rpartition(".")[2] if isinstance(value, tuple) else "",
 )
@@ -39,10 +40,10 @@ def test_refused_with_a_remedy(tmp_path, given, words):
     "given",
     [
         (*callback("TQDMProgressBar"), "~callbacks.progress"),
-        callback("ModelSummary"),
-        callback("Timer"),
+        slow(callback("ModelSummary")),
+        slow(callback("Timer")),
         callback("StochasticWeightAveraging", swa_lrs=0.01, swa_epoch_start=1),
-        callback("EarlyStopping", monitor="eval/return_mean", mode="max"),
+        slow(callback("EarlyStopping", monitor="eval/return_mean", mode="max")),
     ],
     ids=lambda value: value[0].rpartition(".")[2],
 )

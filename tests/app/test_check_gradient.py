@@ -8,6 +8,7 @@ import textwrap
 
 import pytest
 from helpers import CONF, check_gradient, finish, start
+from tiers import slow
 
 FEW = ("max_batches=200", "warm_up_updates=2")
 UNBIASED = ("estimator.normalize_returns=none", "estimator.discount_steps=true")
@@ -152,6 +153,7 @@ def test_a_class_by_its_target_alone(own):
     assert "on cubic" in outcome.out
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own(tmp_path):
     process = start("check_gradient", tmp_path, "problem=heaviside", "dist.initial_std=0.1", *UNBIASED, *FEW)
     outcome = finish(process, tmp_path)
@@ -163,14 +165,14 @@ def test_a_process_of_its_own(tmp_path):
     ("overrides", "code", "words"),
     [
         (("problem=randommdp",), 2, "did you mean problem=random_mdp?"),
-        (("dist=normal",), 2, "dist=normal needs a Box action space, but random MDP"),
+        slow(("dist=normal",), 2, "dist=normal needs a Box action space, but random MDP"),
         (("problem=bandit", "estimator=pathwise_episode"), 2, "estimator=score_function"),
         (("baseline=time_mean", "episodes_per_update=1"), 2, "use episodes_per_update=2 or more"),
         (("problem.dynamics.terminal_states=4",), 2, "a state that is not terminal"),
         (("problem=lqr", "policy=mlp"), 1, "use policy=linear"),
         (("alpha=0",), 2, "alpha=0 is out of range: it must be above 0 and below 1"),
-        (("batches=3",), 2, "batches=3 is out of range"),
-        (("max_batches=2",), 2, "max_batches=2 is out of range"),
+        slow(("batches=3",), 2, "batches=3 is out of range"),
+        slow(("max_batches=2",), 2, "max_batches=2 is out of range"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_sentence(tmp_path, overrides, code, words):
@@ -247,7 +249,7 @@ def test_every_distribution_s_gradient(tmp_path, dist):
     [
         (("dist=bernoulli",), "use problem=bandit or problem=time_limit, where it can act, or dist=categorical here"),
         *(
-            pytest.param(*row, marks=pytest.mark.slow)
+            slow(*row)
             for row in (
                 (("dist=beta",), "use problem=interval, where it can act, or dist=categorical here"),
                 (

@@ -1,10 +1,12 @@
 """Experiments as a sweep runs them, on their own and with other options on top; two processes. Single options are in
-test_options.py."""
+test_config.py."""
 
+import fnmatch
 import json
 
 import pytest
 from helpers import CONF, finish, start, sweep, train, without_time
+from tiers import slow
 
 from scorepath.run.csv_logger import read_metrics
 
@@ -19,12 +21,14 @@ EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 TINY = ("debug=one_update", "logger=none", "callbacks=none")
 
 
-def test_every_experiment_in_one_sweep(tmp_path):
-    outcome = sweep(tmp_path, "experiment=glob(*)", *TINY)
+@pytest.mark.parametrize("pattern", ["*_pathwise", slow("*")])
+def test_experiments_in_one_sweep(tmp_path, pattern):
+    outcome = sweep(tmp_path, f"experiment=glob({pattern})", *TINY)
     assert outcome.code == 0, outcome.err
     folders = {path.parent.name: json.loads(path.read_text()) for path in outcome.directory.glob("*/summary.json")}
-    assert len(folders) == len(EXPERIMENTS)
-    for experiment in EXPERIMENTS:
+    experiments = fnmatch.filter(EXPERIMENTS, pattern)
+    assert len(folders) == len(experiments) > 1
+    for experiment in experiments:
         (summary,) = [summary for folder, summary in folders.items() if f"experiment-{experiment}" in folder]
         assert summary["updates"] == 1
 
@@ -33,12 +37,12 @@ def test_every_experiment_in_one_sweep(tmp_path):
     "change",
     [
         "optimizer=sgd",
-        "optimizer=adamw",
-        "lr_schedule=constant",
-        "policy=linear",
-        "policy=mlp",
+        slow("optimizer=adamw"),
+        slow("lr_schedule=constant"),
+        slow("policy=linear"),
+        slow("policy=mlp"),
         "gamma=0.9",
-        "logger=csv",
+        slow("logger=csv"),
     ],
 )
 def test_an_experiment_is_a_start_that_the_command_line_may_change(tmp_path, change):

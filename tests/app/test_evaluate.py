@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers import Outcome, evaluate, finish, imported_by, read_only, start, train
 from PIL import Image, ImageSequence
+from tiers import slow
 
 pytestmark = [
     # Lightning 2.6 calls what torch 2.13 deprecates
@@ -63,7 +64,7 @@ def test_report(folder):
     assert json.loads((folder / "cartpole" / "evaluation.json").read_text()) == result
 
 
-@pytest.mark.parametrize("video", [pytest.param("true", marks=pytest.mark.slow), "false"])
+@pytest.mark.parametrize("video", [slow("true"), "false"])
 def test_a_run_that_may_only_be_read_is_evaluated_all_the_same(folder, tmp_path, video):
     run = shutil.copytree(folder / "cartpole", tmp_path / "run")
     (run / "evaluation.json").unlink(missing_ok=True)
@@ -78,10 +79,10 @@ def test_a_run_that_may_only_be_read_is_evaluated_all_the_same(folder, tmp_path,
 
 
 def test_same_command_gives_the_same_report(folder):
-    first = report(evaluate(folder, "run_dir=cartpole", "episodes=20"))
-    again = report(evaluate(folder, "run_dir=cartpole", "episodes=20"))
+    first = report(evaluate(folder, "run_dir=cartpole", "episodes=5"))
+    again = report(evaluate(folder, "run_dir=cartpole", "episodes=5"))
     assert first == again
-    other = report(evaluate(folder, "run_dir=cartpole", "episodes=20", "seed=1"))
+    other = report(evaluate(folder, "run_dir=cartpole", "episodes=5", "seed=1"))
     assert other["return_mean"] != first["return_mean"]
 
 
@@ -92,8 +93,8 @@ def test_a_process_of_its_own_gives_the_same_report(folder):
 
 
 def test_last_checkpoint(folder):
-    best = report(evaluate(folder, "run_dir=cartpole", "episodes=20"))
-    last = report(evaluate(folder, "run_dir=cartpole", "episodes=20", "checkpoint=last"))
+    best = report(evaluate(folder, "run_dir=cartpole", "episodes=5"))
+    last = report(evaluate(folder, "run_dir=cartpole", "episodes=5", "checkpoint=last"))
     assert last["checkpoint"] == "last"
     for name, result in (("best", best), ("last", last)):
         checkpoint = torch.load(folder / "cartpole" / "checkpoints" / f"{name}.ckpt", weights_only=True)
@@ -103,8 +104,8 @@ def test_last_checkpoint(folder):
 
 
 def test_deterministic_actions(folder):
-    sampled = report(evaluate(folder, "run_dir=cartpole", "episodes=20"))
-    chosen = report(evaluate(folder, "run_dir=cartpole", "episodes=20", "deterministic=true"))
+    sampled = report(evaluate(folder, "run_dir=cartpole", "episodes=5"))
+    chosen = report(evaluate(folder, "run_dir=cartpole", "episodes=5", "deterministic=true"))
     assert chosen["deterministic"] is True
     assert chosen["return_mean"] != sampled["return_mean"]
 
@@ -149,7 +150,7 @@ def test_run_directory_may_be_anywhere(folder, tmp_path):
 
 # imageio-ffmpeg leaves the pipes of its reader to the garbage collector
 @pytest.mark.filterwarnings("ignore:unclosed file <_io.Buffered:ResourceWarning")
-@pytest.mark.parametrize("run", ["cartpole", pytest.param("pendulum_torch", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("run", ["cartpole", slow("pendulum_torch")])
 def test_video(folder, run):
     result = report(evaluate(folder, f"run_dir={run}", "episodes=2", "video=true"))
     assert set(result) == KEYS | {"video"}
@@ -185,18 +186,18 @@ def test_environment_that_cannot_be_drawn_is_evaluated_all_the_same(folder):
     [
         ((), "run_dir"),
         (("run_dir=nowhere",), "does not hold a run"),
-        (("run_dir=.",), "does not hold a run"),
+        slow(("run_dir=.",), "does not hold a run"),
         (("run_dir=without_checkpoint",), "before it saved one"),
         (("run_dir=cartpole", "checkpoint=lats"), "checkpoint=best or checkpoint=last"),
         (("run_dir=cartpole", "episodes=0"), "episodes=0"),
-        (("run_dir=cartpole", "episodes=-5"), "episodes=-5"),
+        slow(("run_dir=cartpole", "episodes=-5"), "episodes=-5"),
         (("run_dir=cartpole", "episodes=ten"), "episodes=ten"),
-        (("run_dir=cartpole", "seed=-1"), "seed=-1"),
+        slow(("run_dir=cartpole", "seed=-1"), "seed=-1"),
         (("run_dir=cartpole", "deterministic=perhaps"), "true or false"),
-        (("run_dir=cartpole", "video=1"), "true or false"),
+        slow(("run_dir=cartpole", "video=1"), "true or false"),
         (("run_dir=cartpole", "episode=10"), "did you mean episodes?"),
-        (("run_dir=cartpole", "checkpoint=null"), "checkpoint"),
-        (("run_dir=null",), "run_dir"),
+        slow(("run_dir=cartpole", "checkpoint=null"), "checkpoint"),
+        slow(("run_dir=null",), "run_dir"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -207,7 +208,7 @@ def test_refused_in_one_sentence(folder, arguments, words):
 
 
 @pytest.mark.parametrize(
-    "damage", ["empty", "cut short", "not a checkpoint", "of another network", "of another program"]
+    "damage", [slow("empty"), "cut short", slow("not a checkpoint"), "of another network", "of another program"]
 )
 def test_damaged_checkpoint_is_refused(folder, tmp_path, damage):
     run = tmp_path / "run"
@@ -229,7 +230,11 @@ def test_damaged_checkpoint_is_refused(folder, tmp_path, damage):
     assert "best.ckpt" in outcome.sentence
 
 
-@pytest.mark.parametrize("text", ["", "a: 1\n", "a: [1\n", "env: null\n"], ids=["empty", "other", "no YAML", "no env"])
+@pytest.mark.parametrize(
+    "text",
+    [slow(""), "a: 1\n", "a: [1\n", slow("env: null\n")],
+    ids=["empty", "other", "no YAML", "no env"],
+)
 def test_damaged_config_is_refused(folder, tmp_path, text):
     run = tmp_path / "run"
     shutil.copytree(folder / "cartpole", run)

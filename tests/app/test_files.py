@@ -22,6 +22,7 @@ import pytest
 import torch
 from helpers import PATIENCE, ROOT, environment, machine, train
 from lightning.pytorch.utilities import rank_zero_only
+from tiers import slow
 
 from scorepath.errors import ConfigError, OutputError
 from scorepath.run import lock
@@ -359,7 +360,9 @@ def holding(run: Path, variables: dict[str, str]):
         process.kill()
 
 
-@pytest.mark.parametrize("number", [None, *NO_LOCKS], ids=lambda number: errno.errorcode.get(number, "locks"))
+@pytest.mark.parametrize(
+    "number", [None, NO_LOCKS[0], *map(slow, NO_LOCKS[1:])], ids=lambda number: errno.errorcode.get(number, "locks")
+)
 def test_one_process_at_a_time_and_a_killed_one_does_not_count(tmp_path, number):
     variables = environment() if number is None else machine(tmp_path / "machine", flock=number)
     run = tmp_path / "run"

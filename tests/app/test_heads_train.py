@@ -4,6 +4,7 @@ import cases
 import gymnasium as gym
 import pytest
 from helpers import check_gradient, train
+from tiers import slow
 
 from scorepath.distributions import OneHotStraightThrough
 
@@ -36,8 +37,15 @@ gym.register(
 )
 
 
-@pytest.mark.parametrize("dist", ["relaxed_categorical", "one_hot_straight_through"])
-@pytest.mark.parametrize("estimator", ["score_function", "pathwise"])
+@pytest.mark.parametrize(
+    ("estimator", "dist"),
+    [
+        ("score_function", "relaxed_categorical"),
+        slow("score_function", "one_hot_straight_through"),
+        slow("pathwise", "relaxed_categorical"),
+        ("pathwise", "one_hot_straight_through"),
+    ],
+)
 def test_weights_train_by_both_estimators(tmp_path, dist, estimator):
     game = ("env=pendulum_discrete_torch", f"dist={dist}", f"estimator={estimator}", "episodes_per_update=2")
     value = "baseline=none" if estimator == "pathwise" else "baseline=time_mean"
@@ -71,8 +79,17 @@ def test_weights_are_refused_where_the_environment_takes_choices(tmp_path):
     assert "use dist=bernoulli or dist=categorical" in outcome.sentence
 
 
-@pytest.mark.parametrize("dist", ["binomial", "poisson"])
-@pytest.mark.parametrize("space", ["box_integer", "counts_uneven", "discrete_start"])
+@pytest.mark.parametrize(
+    ("space", "dist"),
+    [
+        slow("box_integer", "binomial"),
+        slow("box_integer", "poisson"),
+        ("counts_uneven", "binomial"),
+        slow("counts_uneven", "poisson"),
+        slow("discrete_start", "binomial"),
+        ("discrete_start", "poisson"),
+    ],
+)
 def test_counts_train(tmp_path, dist, space):
     game = ("env=gym", f"env.id=Counts-{space}-v0", f"dist={dist}")
     outcome = train(tmp_path, *game, "debug=one_update", "logger=none")
@@ -103,10 +120,10 @@ def test_the_head_of_a_leaf_is_an_option(tmp_path):
     [
         ("dist.heads.box.std=fixed", "dist=product was refused: std=fixed"),
         ("dist.heads.box.initial_std=wide", "dist.heads.box.initial_std=wide has the wrong type"),
-        ("dist.heads.box.initial_std=-1", "dist=product was refused: initial_std must be"),
-        ("dist@dist.heads.box=von_misses", "did you mean dist=von_mises"),
+        slow("dist.heads.box.initial_std=-1", "dist=product was refused: initial_std must be"),
+        slow("dist@dist.heads.box=von_misses", "did you mean dist=von_mises"),
         ("dist@dist.heads.binary=beta", "none of its heads can act in MultiBinary"),
-        ("dist@dist.heads.discrete=relaxed_categorical", "none of its heads can act in MultiDiscrete"),
+        slow("dist@dist.heads.discrete=relaxed_categorical", "none of its heads can act in MultiDiscrete"),
     ],
 )
 def test_a_wrong_head_of_a_leaf_is_refused(tmp_path, option, words):

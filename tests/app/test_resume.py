@@ -1,9 +1,16 @@
 """Stopping and going on: a run that was stopped, however, ends with the digest of one that was not."""
 
+import functools
 import io
+import multiprocessing
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
+import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +33,7 @@ from helpers import (
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+from tiers import fast_only, slow
 
 from scorepath.run.checkpoints import load_checkpoint, seal
 
@@ -44,9 +52,10 @@ KINDS = {
         (
             *("env=pendulum", "baseline=value", "estimator.normalize_returns=running", "episodes_per_update=2"),
             *("policy.normalize_observations=true", "optimizer=sgd", "optimizer.momentum=0.9"),
+            "env.max_episode_steps=50",
         ),
-        800,
-        2000,
+        200,
+        500,
     ),
     "running statistics": (
         ("baseline=moving_average", "estimator.normalize_returns=running", "episodes_per_update=8"),
@@ -71,9 +80,7 @@ def same_run(resumed: Outcome, whole: Outcome) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "kind", [kind if kind in FAST else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
-)
+@pytest.mark.parametrize("kind", fast_only(KINDS, *FAST))
 def test_a_run_resumed_is_the_run_uninterrupted(tmp_path, kind):
     """`auto` and a path, to a run or to a checkpoint."""
     options, part, budget = KINDS[kind]
@@ -182,23 +189,23 @@ def test_a_finished_run_that_is_resumed_as_another_stays_byte_for_byte(tmp_path)
     ("change", "remedy"),
     [
         ("policy.torso.hidden_sizes=[32]", "policy.torso.hidden_sizes was [64, 64] and is [32]"),
-        ("policy=linear", "it was trained with"),
-        ("dist=categorical", "it was trained with"),
+        slow("policy=linear", "it was trained with"),
+        slow("dist=categorical", "it was trained with"),
         ("baseline=value", "it was trained with"),
-        ("env=acrobot", "it was trained with"),
+        slow("env=acrobot", "it was trained with"),
         ("gamma=0.5", "gamma was 0.99 and is 0.5"),
-        ("estimator.normalize_returns=none", "estimator.normalize_returns was batch and is none"),
+        slow("estimator.normalize_returns=none", "estimator.normalize_returns was batch and is none"),
         ("estimator=score_function_unbiased", "estimator.discount_steps was False and is True"),
-        ("baseline=leave_one_out", "baseline._target_ was scorepath.baselines.TimeMean"),
+        slow("baseline=leave_one_out", "baseline._target_ was scorepath.baselines.TimeMean"),
         ("optimizer=sgd", "optimizer._target_ was torch.optim.Adam and is torch.optim.SGD"),
-        ("optimizer.eps=0.1", "optimizer.eps was 1e-08 and is 0.1"),
-        ("max_grad_norm=0.5", "max_grad_norm was None and is 0.5"),
-        ("episodes_per_update=4", "episodes_per_update was 8 and is 4"),
-        ("trainer.precision=bf16-mixed", "trainer.precision was 32-true and is bf16-mixed"),
-        ("env=cartpole_v0", "env.id was CartPole-v1 and is CartPole-v0"),
+        slow("optimizer.eps=0.1", "optimizer.eps was 1e-08 and is 0.1"),
+        slow("max_grad_norm=0.5", "max_grad_norm was None and is 0.5"),
+        slow("episodes_per_update=4", "episodes_per_update was 8 and is 4"),
+        slow("trainer.precision=bf16-mixed", "trainer.precision was 32-true and is bf16-mixed"),
+        slow("env=cartpole_v0", "env.id was CartPole-v1 and is CartPole-v0"),
         ("+env.kwargs.sutton_barto_reward=true", "env.kwargs.sutton_barto_reward was absent and is True"),
-        ("policy.init=orthogonal", "policy.init was torch and is orthogonal"),
-        ("policy.normalize_observations=true", "it was trained with"),
+        slow("policy.init=orthogonal", "policy.init was torch and is orthogonal"),
+        slow("policy.normalize_observations=true", "it was trained with"),
         ("seed=1", "seed was 0 and is 1"),
     ],
 )
@@ -255,7 +262,7 @@ def test_a_changed_learning_rate_of_the_value_network_takes_effect(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", ["optimizer.lr=0.5", "lr_schedule=linear", "max_env_steps=300"], ids=lambda change: change
+    "change", ["optimizer.lr=0.5", slow("lr_schedule=linear"), "max_env_steps=300"], ids=lambda change: change
 )
 def test_a_run_at_its_end_does_not_say_that_it_learned_otherwise(stopped, change):
     before = snapshot(stopped.directory)
@@ -301,7 +308,7 @@ def test_resuming_with_a_bad_value_harms_nothing(stopped):
     assert snapshot(stopped.directory) == before
 
 
-@pytest.mark.parametrize("size", [0, 1000, -1], ids=["empty", "cut short", "bits flipped"])
+@pytest.mark.parametrize("size", [slow(0), slow(1000), -1], ids=["empty", "cut short", "bits flipped"])
 def test_damaged_checkpoint_is_refused(stopped, size):
     for path in (stopped.directory / "checkpoints").glob("*.ckpt"):
         content = path.read_bytes()
@@ -333,6 +340,43 @@ INTERRUPTIONS = {
 }
 
 
+class Forked:
+    """A run in a process that begins where this one is, without the seconds that imports take; used as a Popen is."""
+
+    def __init__(self, folder: Path, *overrides: str, **variables: str) -> None:
+        self.folder = folder
+        self._process = multiprocessing.get_context("fork").Process(target=self._run, args=(overrides, variables))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of threads that are held elsewhere: ours hold nothing
+            self._process.start()
+
+    def _run(self, overrides: tuple[str, ...], variables: dict[str, str]) -> None:
+        os.environ.update(variables)
+        outcome = train(self.folder, *overrides)
+        for name, text in (("out", outcome.out), ("err", outcome.err)):
+            (self.folder / name).write_text(text)
+        sys.exit(outcome.code)
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def communicate(self, timeout: float | None = None) -> list[str]:
+        self._process.join(timeout)
+        if self._process.is_alive():
+            raise subprocess.TimeoutExpired("a forked run", timeout)
+        return [(self.folder / name).read_text() if (self.folder / name).exists() else "" for name in ("out", "err")]
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory) -> Outcome:
     """With the linear schedule, which depends on env steps alone."""
@@ -341,14 +385,18 @@ def uninterrupted(tmp_path_factory) -> Outcome:
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory, uninterrupted) -> dict[str, Outcome]:
-    """Real runs that got a real signal in the middle of an episode; side by side, for each waits for its imports."""
+    """Real runs that got a real signal in the middle of an episode; the first of them a script from its very start."""
     processes = {}
     ends = [int(row["env_steps"]) for row in uninterrupted.rows if row["rollout/episode_return_mean"]]
     first = ends.index(next(int(row["env_steps"]) for row in uninterrupted.rows if row["eval/return_mean"]))
     due = (ends[first - 1] + ends[first]) // 2
     for name, (_, where) in INTERRUPTIONS.items():
         folder = tmp_path_factory.mktemp("interrupted")
-        processes[name] = folder, start("train", folder, "hydra.run.dir=run", *HELD, HOLD=where.format(due=due))
+        hold = where.format(due=due)
+        if name == "SIGTERM":
+            processes[name] = folder, start("train", folder, "hydra.run.dir=run", *HELD, HOLD=hold)
+        else:
+            processes[name] = folder, Forked(folder, *HELD, HOLD=hold)
     outcomes = {}
     try:
         for name, (folder, process) in processes.items():
@@ -369,10 +417,17 @@ def interrupted(tmp_path_factory, uninterrupted) -> dict[str, Outcome]:
     return outcomes
 
 
-def resume(stopped: Outcome, folder: Path) -> Outcome:
-    """In a copy, for others look at the interrupted run."""
-    shutil.copytree(stopped.directory, folder / "run")
-    return succeed(train(folder, *HELD, "resume=auto"))
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory, interrupted) -> Callable[[str], Outcome]:
+    """A run that was interrupted, by its name, after it went on: in a copy, for others look at what it was."""
+
+    @functools.cache
+    def resume(name: str) -> Outcome:
+        folder = tmp_path_factory.mktemp("resumed")
+        shutil.copytree(interrupted[name].directory, folder / "run")
+        return succeed(train(folder, *HELD, "resume=auto"))
+
+    return resume
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "evaluation"])
@@ -392,25 +447,22 @@ def test_a_signal_ends_a_run(interrupted, uninterrupted, name):
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "evaluation", "SIGKILL"])
-def test_an_interrupted_run_resumed_is_the_run_uninterrupted(tmp_path, interrupted, uninterrupted, name):
-    resumed = resume(interrupted[name], tmp_path)
-    assert "Resuming from" in resumed.out
-    same_run(resumed, uninterrupted)
+def test_an_interrupted_run_resumed_is_the_run_uninterrupted(resumed, uninterrupted, name):
+    assert "Resuming from" in resumed(name).out
+    same_run(resumed(name), uninterrupted)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "evaluation", "SIGKILL"])
-def test_metrics_of_a_run_resumed_are_those_of_the_run_uninterrupted(tmp_path, interrupted, uninterrupted, name):
+def test_metrics_of_a_run_resumed_are_those_of_the_run_uninterrupted(resumed, uninterrupted, name):
     """Each row once."""
-    assert without_time(resume(interrupted[name], tmp_path).rows) == without_time(uninterrupted.rows)
+    assert without_time(resumed(name).rows) == without_time(uninterrupted.rows)
 
 
-def test_an_evaluation_that_was_due_at_the_interruption_is_made_up_for(tmp_path, interrupted, uninterrupted):
+def test_an_evaluation_that_was_due_at_the_interruption_is_made_up_for(interrupted, resumed, uninterrupted):
     """Or a run that it would have solved goes on, and ends with other weights."""
     evaluations = [int(row["env_steps"]) for row in uninterrupted.rows if row["eval/return_mean"]]
-    stopped = interrupted["SIGINT"]
-    assert stopped.summary["env_steps"] == evaluations[0]
-    resumed = resume(stopped, tmp_path)
-    assert [int(row["env_steps"]) for row in resumed.rows if row["eval/return_mean"]] == evaluations
+    assert interrupted["SIGINT"].summary["env_steps"] == evaluations[0]
+    assert [int(row["env_steps"]) for row in resumed("SIGINT").rows if row["eval/return_mean"]] == evaluations
 
 
 def test_interrupted_run_has_a_complete_summary_and_log(interrupted, uninterrupted):
@@ -419,13 +471,13 @@ def test_interrupted_run_has_a_complete_summary_and_log(interrupted, uninterrupt
     assert stopped.sentence in (stopped.directory / "train.log").read_text()
 
 
-@pytest.mark.parametrize("name", ["final evaluation, SIGTERM", "final evaluation, SIGINT"])
-def test_a_signal_during_the_final_evaluation(tmp_path, interrupted, uninterrupted, name):
+@pytest.mark.parametrize("name", ["final evaluation, SIGTERM", slow("final evaluation, SIGINT")])
+def test_a_signal_during_the_final_evaluation(interrupted, resumed, uninterrupted, name):
     """All is learned; what is missing is the figure that may be reported."""
     number, stopped = INTERRUPTIONS[name][0], interrupted[name]
     assert stopped.code == 128 + number
     assert stopped.summary["status"] == "interrupted"
-    same_run(resume(stopped, tmp_path), uninterrupted)
+    same_run(resumed(name), uninterrupted)
 
 
 def test_second_sigint_leaves_at_once(interrupted):

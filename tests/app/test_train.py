@@ -9,6 +9,7 @@ import torch
 from helpers import FAULTY, SCRIPTS, Outcome, finish, imported_by, snapshot, start, succeed, train, without_time
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiers import slow
 
 from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
 from scorepath.run.directory import claim
@@ -225,7 +226,7 @@ def test_processes_change_nothing_but_time(tmp_path):
         ("logger=none", "callbacks=none", "record_episode=false"),
         ("+callbacks.progress.show=true", "eval.every_env_steps=200", "eval.episodes=7", "trainer.log_every_n_steps=3"),
         *(
-            pytest.param(change, marks=pytest.mark.slow)
+            slow(change)
             for change in (
                 ("logger=none",),
                 ("logger=csv",),
@@ -249,7 +250,12 @@ def test_watching_does_not_change_the_weights(reference, tmp_path, change):
 
 @pytest.mark.parametrize(
     "change",
-    ["seed=1", "dist=categorical", "gamma=0.9", "optimizer.lr=0.011", "episodes_per_update=9", "max_env_steps=2500"],
+    [
+        "seed=1",
+        "gamma=0.9",
+        *map(slow, ("dist=categorical", "optimizer.lr=0.011", "episodes_per_update=9")),
+        slow("max_env_steps=2500"),
+    ],
 )
 def test_what_should_change_the_weights_does(reference, tmp_path, change):
     outcome = succeed(train(tmp_path, *SMALL, change, "logger=none", "callbacks=none"))
@@ -336,7 +342,7 @@ def testfinal_evaluation_is_of_episodes_that_no_stopping_rule_has_seen(reference
     [
         (("env=pendulum_torch", "episodes_per_update=2", "max_env_steps=800"), "baseline/explained_variance"),
         *(
-            pytest.param(options, metric, marks=pytest.mark.slow)
+            slow(options, metric)
             for options, metric in (
                 (("env=lqr", "episodes_per_update=2", "max_env_steps=800"), "train/grad_norm"),
                 (
@@ -398,9 +404,15 @@ FAULT = (
 )
 
 
-@pytest.mark.parametrize("what", ["reward", "observation"])
-def test_nan_stops_the_run_before_the_optimizer_step(tmp_path, what):
-    outcome = train(tmp_path, *FAULT, f"+env.kwargs.bad={what}", "+env.kwargs.under=training_step")
+@pytest.fixture(scope="module", params=["reward", "observation"])
+def failed(tmp_path_factory, request) -> tuple[str, Outcome]:
+    """What was NaN, and the run that it ended."""
+    bad = f"+env.kwargs.bad={request.param}"
+    return request.param, train(tmp_path_factory.mktemp("failed"), *FAULT, bad, "+env.kwargs.under=training_step")
+
+
+def test_nan_stops_the_run_before_the_optimizer_step(failed):
+    what, outcome = failed
     assert outcome.code == 1
     sentence = outcome.sentence
     assert f"{what} that is not finite" in sentence
@@ -414,8 +426,8 @@ def test_nan_stops_the_run_before_the_optimizer_step(tmp_path, what):
     assert outcome.rows
 
 
-def test_failed_run_has_the_error_in_its_log(tmp_path):
-    outcome = train(tmp_path, *FAULT, "+env.kwargs.bad=reward", "+env.kwargs.under=training_step")
+def test_failed_run_has_the_error_in_its_log(failed):
+    _, outcome = failed
     assert outcome.sentence in (outcome.directory / "train.log").read_text()
 
 
@@ -434,8 +446,8 @@ def test_full_error_shows_the_traceback(tmp_path, monkeypatch):
     assert "NonFiniteError" in outcome.err
 
 
-def test_failed_run_has_a_complete_summary(tmp_path):
-    outcome = train(tmp_path, *FAULT, "+env.kwargs.bad=reward", "+env.kwargs.under=training_step")
+def test_failed_run_has_a_complete_summary(failed):
+    _, outcome = failed
     assert set(outcome.summary) == SUMMARY | {"error"}
     assert outcome.summary["env_steps"] > 0
 
@@ -488,10 +500,7 @@ def counted(make, built):
 
 @pytest.mark.parametrize(
     "script",
-    [
-        pytest.param(name, marks=() if name in ("train", "eval") else pytest.mark.slow)
-        for name in sorted(path.stem for path in SCRIPTS.glob("*.py"))
-    ],
+    [name if name in ("train", "eval") else slow(name) for name in sorted(path.stem for path in SCRIPTS.glob("*.py"))],
 )
 def test_help_calls_each_script_by_its_name(tmp_path, script):
     outcome = finish(start(script, tmp_path, "--help"), tmp_path)
@@ -499,7 +508,7 @@ def test_help_calls_each_script_by_its_name(tmp_path, script):
     assert outcome.out.startswith(f"{script} is powered by Hydra.")
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("--cfg", "job"), ("seed=-1",), ("env=x",)])
+@pytest.mark.parametrize("arguments", [("--help",), slow(("--cfg", "job")), ("seed=-1",), slow(("env=x",))])
 def test_nothing_is_imported_to_say_a_word(tmp_path, arguments):
     """Help, the config and a refused value cost half a second, not the five of torch and Lightning."""
     assert imported_by("train", tmp_path, *arguments) == set()

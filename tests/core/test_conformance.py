@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.utils.env_match import check_environments_match
+from tiers import slow
 
 import scorepath  # noqa: F401
 from scorepath.registration import ENVIRONMENTS
@@ -42,7 +43,7 @@ def test_gymnasiums_checker_passes(name):
 
 
 @twins
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, slow(1), slow(2)])
 def test_it_matches_the_original_through_an_end_and_a_reset(name, seed):
     """Observations, rewards to the bit and in their type, ends and infos."""
     original = gym.make(name)

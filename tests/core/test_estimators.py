@@ -5,6 +5,7 @@ import pytest
 import scipy.stats
 import torch
 from making import close, exact_lqr, gradient, linear, surrogate
+from tiers import slow
 
 from scorepath.baselines import NoBaseline, TimeMean
 from scorepath.distributions import Categorical, Normal
@@ -42,13 +43,13 @@ def test_every_estimator_gives_a_scalar_with_a_finite_gradient_and_the_entropy(c
 BATCHES, NUMBER, HORIZON = 80, 2000, 6
 
 
-@pytest.mark.parametrize("dim", [1, 3])
+@pytest.mark.parametrize("dim", [1, slow(3)])
 @pytest.mark.parametrize(
     ("estimator", "make_baseline"),
     [
         (Pathwise(window=None), NoBaseline),
         (PLAIN, NoBaseline),
-        (ScoreFunction("total_return", "none"), NoBaseline),
+        slow(ScoreFunction("total_return", "none"), NoBaseline),
         (PLAIN, TimeMean),
     ],
     ids=["pathwise", "score_function", "total_return", "time_mean"],

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from tiers import slow
 
 from scorepath.distributions import Bernoulli, Normal
 from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
@@ -224,7 +225,7 @@ def test_a_bad_first_observation_of_a_later_episode_is_refused(make):
 
 
 @pytest.mark.parametrize(
-    ("vectorization", "options"), [("sync", {}), ("async", {"workers": 4}), ("async", {"workers": 1})]
+    ("vectorization", "options"), [("sync", {}), ("async", {"workers": 4}), slow("async", {"workers": 1})]
 )
 def test_lengths_have_their_exact_distribution(make, vectorization, options):
     """Neither what is left out nor what follows counts short episodes first: uniform on 1 .. 12 by chi-square."""

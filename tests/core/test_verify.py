@@ -118,7 +118,7 @@ CASES = [
 
 # one of each kind of problem and estimator; the others are slow, and all of them to one percent
 FAST = (
-    *("mdp-reward_to_go", "mdp-total_return", "endless-value", "bandit-none", "time_limit-none", "quadratic-pathwise"),
+    *("mdp-reward_to_go", "mdp-total_return", "endless-value", "bandit-none", "quadratic-pathwise"),
     *("heaviside-score", "lqr-score", "lqr-pathwise", "mixed-score", "hybrid-score"),
 )
 

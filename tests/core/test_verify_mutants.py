@@ -197,7 +197,7 @@ FAULTS = [
 ]
 
 
-FAST = ("missing_gamma", "off_by_one", "final_reward_lost")  # of returns, time and ends; the others are slow
+FAST = ("missing_gamma", "off_by_one")  # of weights and of returns; the others are slow
 # of less than 5 %, or in batches of eight, of which that takes 20,000
 SUBTLE = ("own_mean", "stale_log_prob", "truncation_is_termination")
 

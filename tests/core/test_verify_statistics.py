@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from tiers import slow
 
 from scorepath.verify import batches_needed, cosine, detectable_bias, hotelling, power
 from scorepath.verify.check import judge
@@ -100,7 +101,7 @@ def test_too_few_samples_are_refused():
 
 @pytest.mark.parametrize(
     ("number", "dimensions", "singular"),
-    [(30, 1, False), (30, 5, False), (30, 6, True), (20, 40, False)],
+    [slow(30, 1, False), slow(30, 5, False), (30, 6, True), (20, 40, False)],
     ids=["1", "5", "singular", "more_than_batches"],
 )
 def test_p_values_are_uniform_if_the_mean_is_right(number, dimensions, singular):

@@ -13,10 +13,11 @@ import pytest
 import torch
 import yaml
 from helpers import CONF, FAULTY, ONE_UPDATE, ROOT, Outcome, environment, evaluate, plot, sweep, train
+from tiers import slow
 
 from scorepath.errors import ConfigError
 from scorepath.run import trust
-from scorepath.run.trust import check_config, read_config
+from scorepath.run.trust import check_config, read_config, read_overrides
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning")
 
@@ -130,6 +131,13 @@ def play(run: Path, *overrides: str) -> Outcome:
     return evaluate(run.parent, "run_dir=run", "episodes=2", *overrides)
 
 
+def refusal(run: Path, *trusted: str) -> str:
+    """What `play(run, "trust=[...]")` is refused with, without the command around it."""
+    with pytest.raises(ConfigError) as error:
+        read_config(run / ".hydra" / "config.yaml", trusted)
+    return str(error.value)
+
+
 def is_untouched(run: Path) -> bool:
     return not (run.parent / "ran").exists() and "stranger" not in sys.modules
 
@@ -157,18 +165,34 @@ def test_every_target_of_conf_is_found():
     assert trust._targets() == named
 
 
+NO_TARGET = re.compile(r"trust=\[|names no plain value|names no class|how to build what stands there")
+
+
 @pytest.mark.parametrize("changes", TARGETS, ids=str)
 def test_target_of_a_stranger_is_refused(run, changes):
     changed(run, changes)
+    assert NO_TARGET.search(refusal(run))
+    assert is_untouched(run)
+
+
+@pytest.mark.parametrize("changes", [TARGETS[0], *(slow(changes) for changes in TARGETS[1:])], ids=str)
+def test_an_evaluation_refuses_before_anything_else(run, changes):
+    changed(run, changes)
     outcome = play(run)
     assert outcome.code == 2
-    assert re.search(r"trust=\[|names no plain value|names no class|how to build what stands there", outcome.sentence)
+    assert f"{run.parent}/{outcome.sentence}" == refusal(run)
     assert is_untouched(run)
+
+
+def test_an_evaluation_is_told_what_is_trusted(run):
+    changed(run, {"env": {"_target_": "stranger.Path.touch", "_args_": ["harm"]}})
+    assert f"{run.parent}/{play(run, 'trust=[other,stranger]').sentence}" == refusal(run, "other", "stranger")
+    assert not (run.parent / "harm").exists()
 
 
 def test_the_sentence_names_the_override_that_allows_it(run):
     changed(run, {"env._target_": "stranger.Environment"})
-    sentence = play(run).sentence
+    sentence = refusal(run)
     assert "at env._target_" in sentence
     assert re.findall(r"'(trust=\S*)'", sentence) == ["trust=[stranger.Environment]", "trust=[stranger]"]
 
@@ -192,11 +216,12 @@ def test_a_module_is_trusted_with_what_lies_in_it(run):
     changed(run, {"env._target_": "mylab.envs.Mine"})
     try:
         for allowed in ("my", "mylab.env", "mylab.envs.Min", "mylab.envs.mine", "lab", "envs"):
-            assert "'trust=[mylab.envs]'" in play(run, f"trust=[{allowed}]").sentence
+            assert "'trust=[mylab.envs]'" in refusal(run, allowed)
             assert "mylab" not in sys.modules
-        for allowed in ("mylab", "mylab.envs", "other,mylab"):
-            outcome = play(run, f"trust=[{allowed}]")
-            assert outcome.code == 0, outcome.err
+        for allowed in (("mylab",), ("mylab.envs",)):
+            assert read_config(run / ".hydra" / "config.yaml", allowed)["env"]["_target_"] == "mylab.envs.Mine"
+        outcome = play(run, "trust=[other,mylab]")
+        assert outcome.code == 0, outcome.err
     finally:
         for name in [name for name in sys.modules if name.split(".")[0] == "mylab"]:
             del sys.modules[name]
@@ -208,7 +233,7 @@ def test_a_module_is_trusted_with_what_lies_in_it(run):
 )
 def test_a_trusted_module_gives_nothing_that_it_has_from_elsewhere(run, target):
     changed(run, {"env": {"_target_": target, "_args_": ["harm"]}})
-    assert re.search(f"{target} .*is not defined in stranger", play(run, "trust=[stranger]").sentence)
+    assert re.search(f"{target} .*is not defined in stranger", refusal(run, "stranger"))
     assert not (run.parent / "harm").exists()
 
 
@@ -218,7 +243,7 @@ def test_a_trusted_module_gives_nothing_that_it_has_from_elsewhere(run, target):
 )
 def test_python_and_this_project_are_never_trusted_as_a_whole(run, target):
     changed(run, {"env": {"_target_": target, "_args_": ["open('ran', 'w')"]}})
-    sentence = play(run, f"trust=[{target.split('.')[0]},{target.rpartition('.')[0]}]").sentence
+    sentence = refusal(run, target.split(".")[0], target.rpartition(".")[0])
     assert re.findall(r"'(trust=\S*)'", sentence) == [f"trust=[{target}]"]
     assert is_untouched(run)
 
@@ -236,7 +261,7 @@ def test_what_the_user_trusts_may_stand_anywhere_and_be_built_in_any_way(run):
     inner = {"_target_": dynamics, "_partial_": True}
     changed(run, {"env": {"_target_": "mylab.outer", "_convert_": "all", "inner": inner, "note": {"a": [1]}}})
     try:
-        assert f"'trust=[{dynamics}]'" in play(run, "trust=[mylab]").sentence  # this project's own, not at its place
+        assert f"'trust=[{dynamics}]'" in refusal(run, "mylab")  # this project's own, not at its place
         assert "mylab" not in sys.modules
         outcome = play(run, f"trust=[mylab,{dynamics}]")
         assert outcome.code == 0, outcome.err
@@ -246,18 +271,18 @@ def test_what_the_user_trusts_may_stand_anywhere_and_be_built_in_any_way(run):
 
 def test_a_trusted_module_that_is_not_there(run):
     changed(run, {"env._target_": "nowhere.Environment"})
-    assert "nowhere.Environment (at env._target_), which cannot be imported" in play(run, "trust=[nowhere]").sentence
+    assert "nowhere.Environment (at env._target_), which cannot be imported" in refusal(run, "nowhere")
 
 
 def test_a_module_is_trusted_with_the_environments_of_those_in_it(run):
     changed(run, {"env.id": "stranger.sub:Strange-v0"})
-    assert "'trust=[stranger.sub]'" in play(run, "trust=[strange]").sentence
+    assert "'trust=[stranger.sub]'" in refusal(run, "strange")
     assert "trust=" not in play(run, "trust=[stranger]").sentence  # but that there is no such module
 
 
 def test_all_targets_of_strangers_are_told_at_once(run):
     changed(run, {"env._target_": "a.B", "logger.mine": {"_target_": "c.D"}})
-    assert "'trust=[a.B,c.D]', or all that is defined there with 'trust=[a,c]'" in play(run).sentence
+    assert "'trust=[a.B,c.D]', or all that is defined there with 'trust=[a,c]'" in refusal(run)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +300,7 @@ def test_all_targets_of_strangers_are_told_at_once(run):
 )
 def test_module_of_an_environment_is_refused(run, changes):
     changed(run, changes)
-    assert "'trust=[stranger]'" in play(run).sentence
+    assert "'trust=[stranger]'" in refusal(run)
     assert is_untouched(run)
 
 
@@ -283,14 +308,14 @@ def test_modules_of_python_are_never_trusted_with_their_members(run):
     changed(
         run, {"env.id": "scorepath/CartPole-v1", "env.kwargs": {"dynamics": "os:mkdir", "arguments": {"path": "ran"}}}
     )
-    for allowed in ("trust=[os]", "trust=[posix,os.path]"):
-        assert "'trust=[\"os:mkdir\"]'" in play(run, allowed).sentence
+    for allowed in (["os"], ["posix", "os.path"]):
+        assert "'trust=[\"os:mkdir\"]'" in refusal(run, *allowed)
         assert is_untouched(run)
 
 
 def test_a_trusted_module_gives_no_member_by_an_id_that_it_has_from_elsewhere(run):
     changed(run, {"env.id": "scorepath/CartPole-v1", "env.kwargs": {"dynamics": "stranger:Path", "arguments": {}}})
-    assert re.search("stranger.Path .*is not defined in stranger", play(run, "trust=[stranger]").sentence)
+    assert re.search("stranger.Path .*is not defined in stranger", refusal(run, "stranger"))
 
 
 @pytest.mark.parametrize("allowed", ["trust=[stranger]", "trust=['stranger:Strange-v0']"])
@@ -385,6 +410,15 @@ FILES = {
 
 @pytest.mark.parametrize("content", FILES.values(), ids=FILES)
 def test_file_that_no_run_writes_is_refused(run, content):
+    (run / ".hydra" / "config.yaml").write_bytes(content)
+    assert refusal(run)
+    assert is_untouched(run)
+
+
+@pytest.mark.parametrize(
+    "content", [content if name in ("tag", "deep") else slow(content) for name, content in FILES.items()], ids=FILES
+)
+def test_an_evaluation_refuses_a_file_that_no_run_writes(run, content):
     (run / ".hydra" / "config.yaml").write_bytes(content)
     outcome = play(run)
     assert outcome.code == 2
@@ -486,14 +520,23 @@ def test_plot_shows_overrides_as_they_were_written(swept, monkeypatch, text):
     assert text in outcome.out
 
 
-@pytest.mark.parametrize("content", [b"a: &a [1]", b"[[a]]", b"[{a: b}]", b"[1]", *FILES.values()])
-def test_overrides_that_no_run_writes_are_refused(swept, content):
+NO_OVERRIDES = [b"a: &a [1]", b"[[a]]", b"[{a: b}]", b"[1]", *(FILES[name] for name in FILES if name != "list")]
+
+
+@pytest.mark.parametrize("content", NO_OVERRIDES)
+def test_overrides_that_no_run_writes_are_refused(tmp_path, content):
+    (tmp_path / "overrides.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match="overrides"):
+        read_overrides(tmp_path / "overrides.yaml")
+
+
+@pytest.mark.parametrize("content", [NO_OVERRIDES[0], *(slow(content) for content in NO_OVERRIDES[1:])])
+def test_a_plot_leaves_out_overrides_that_no_run_writes(swept, content):
     (swept / "runs" / "a" / ".hydra" / "overrides.yaml").write_bytes(content)
     outcome = plot(swept, "runs=runs")
-    if content != FILES["list"]:  # a list of one text, as the overrides of a run are
-        assert outcome.code == 2
-        assert outcome.sentence  # that no run is left
-        assert "a is left out" in outcome.out
+    assert outcome.code == 2
+    assert outcome.sentence  # that no run is left
+    assert "a is left out" in outcome.out
     assert not (swept / "ran").exists()
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import evaluate, train
+from tiers import slow
 
 from scorepath.errors import ConfigError
 from scorepath.run.archive import check_archive, check_content
@@ -502,10 +503,13 @@ REMOVED = object()
 NORMALIZED = (*SMALL, "policy.normalize_observations=true", "policy.torso.hidden_sizes=[8]", "max_env_steps=20")
 
 
-SOME = ("NaN weights", "doubled", "resume: moment of another shape", "resume: counter of text", "resume: best of text")
+SOME = ("NaN weights", "resume: moment of another shape", "resume: best of text")
+MORE = ("doubled", "resume: counter of text")
 
 
-@pytest.mark.parametrize("names", [SOME, pytest.param(None, marks=pytest.mark.faults)], ids=["some", "all"])
+@pytest.mark.parametrize(
+    "names", [SOME, slow(MORE), pytest.param(None, marks=pytest.mark.faults)], ids=["some", "more", "all"]
+)
 def test_crafted_checkpoints_end_in_a_sentence(tmp_path, names):
     """With a right seal, for evaluation and resuming alike; nothing in the folder is touched."""
     run = train(tmp_path, *NORMALIZED).directory

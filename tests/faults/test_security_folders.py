@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers import Outcome, evaluate, finish, plot, start, sweep, train
+from tiers import slow
 
 from scorepath.errors import ConfigError
 from scorepath.run.checkpoints import load_checkpoint, seal
@@ -71,10 +72,13 @@ def test_every_link_of_a_name_that_a_run_writes_is_found(folder):
             (folder / "kept").rename(kept)
 
 
-FEW = [".hydra", ".hydra/config.yaml", "train.log", "metrics.csv", "checkpoints", "summary.json"]
+FEW = [".hydra", "metrics.csv"]
+MORE = [".hydra/config.yaml", "train.log", "checkpoints", "summary.json"]
 
 
-@pytest.mark.parametrize("names", [FEW, pytest.param(None, marks=pytest.mark.faults)], ids=["few", "all"])
+@pytest.mark.parametrize(
+    "names", [FEW, slow(MORE), pytest.param(None, marks=pytest.mark.faults)], ids=["few", "more", "all"]
+)
 def test_nothing_is_written_through_links(folder, names):
     """A file, a folder, one that is not there yet, one that points nowhere."""
     assert resume(folder).code == 0  # where nothing is linked
@@ -108,13 +112,18 @@ def test_links_beside_a_run_are_nobody_elses_business(folder):
     assert resume(folder).code == 0
 
 
-def test_a_sweep_writes_through_no_links(tmp_path):
+@pytest.mark.parametrize(
+    "names",
+    [("seed-1", "multirun.yaml"), slow(("seed-1/.hydra", "seed-1/train.log", "seed-1/.summary.json.partial"))],
+    ids=" ".join,
+)
+def test_a_sweep_writes_through_no_links(tmp_path, names):
     jobs = (*SMALL, "logger=csv", "seed=0,1")
     outcome = sweep(tmp_path, *jobs)
     assert outcome.code == 0, outcome.err
     outside = tmp_path / "outside"
     outside.mkdir()
-    for name in ("seed-1", "seed-1/.hydra", "seed-1/train.log", "seed-1/.summary.json.partial", "multirun.yaml"):
+    for name in names:
         kept = outcome.directory / name
         if kept.exists():
             kept.rename(tmp_path / "kept")
@@ -237,6 +246,13 @@ def test_a_damaged_summary_has_one_status(folder, text):
     (folder / "run" / "summary.json").write_text(text)
     (row,) = read_sweep(folder)
     assert row == {"job": "run", "status": "summary damaged"}
+
+
+@pytest.mark.parametrize(
+    "text", [text if name in ("huge mean", "nested") else slow(text) for name, text in DAMAGED.items()], ids=DAMAGED
+)
+def test_a_plot_shows_a_damaged_summary_as_one(folder, text):
+    (folder / "run" / "summary.json").write_text(text)
     outcome = plot(folder, "runs=.")
     assert outcome.code == 0, outcome.err
     assert "1 summary damaged" in outcome.out
