@@ -4,6 +4,7 @@ test_config.py has the values out of range.
 """
 
 import importlib.util
+import itertools
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import gymnasium as gym
 import pytest
 from gymnasium import spaces
 from helpers import CONF, evaluate, finish, plot, start, sweep, train
+from tiers import fast_only, slow
 
 from scorepath.build import dist_options
 from scorepath.build.machine import check_devices
@@ -67,15 +69,15 @@ def test_misspelt_group_names_the_nearest(tmp_path, group):
     ("key", "near"),
     [
         ("max_env_step=5", "max_env_steps"),
-        ("eval.episode=5", "eval.episodes"),
+        slow("eval.episode=5", "eval.episodes"),
         ("eval.env_steps=5", "eval.every_env_steps"),
-        ("sed=1", "seed"),
+        slow("sed=1", "seed"),
         ("optimizer.learning_rate=1", "optimizer.lr"),
-        ("policy.hidden_sizes=[32]", "policy.torso.hidden_sizes"),
-        ("estimator.normalise_returns=none", "estimator.normalize_returns"),
-        ("trainer.precison=32-true", "trainer.precision"),
+        slow("policy.hidden_sizes=[32]", "policy.torso.hidden_sizes"),
+        slow("estimator.normalise_returns=none", "estimator.normalize_returns"),
+        slow("trainer.precison=32-true", "trainer.precision"),
         ("lr=0.1", "optimizer.lr"),
-        ("hidden_sizes=[32]", "policy.torso.hidden_sizes"),
+        slow("hidden_sizes=[32]", "policy.torso.hidden_sizes"),
     ],
 )
 def test_misspelt_key_names_the_nearest(tmp_path, key, near):
@@ -84,7 +86,9 @@ def test_misspelt_key_names_the_nearest(tmp_path, key, near):
     assert near in outcome.sentence.partition(" is not a key ")[2]
 
 
-@pytest.mark.parametrize("group", ["env", "dist", "estimator", "baseline", "policy", "optimizer", "lr_schedule"])
+@pytest.mark.parametrize(
+    "group", fast_only(("env", "dist", "estimator", "baseline", "policy", "optimizer", "lr_schedule"), "dist")
+)
 def test_group_that_is_needed_cannot_be_null(tmp_path, group):
     outcome = train(tmp_path, f"{group}=null", "debug=one_update")
     assert outcome.code == 2
@@ -95,23 +99,23 @@ def test_group_that_is_needed_cannot_be_null(tmp_path, group):
     "arguments",
     [
         ("seed",),
-        ("=3",),
+        slow(("=3",)),
         ("a=b=c",),
-        ("seed 1",),
+        slow(("seed 1",)),
         ("eval=3", "callbacks=none"),
-        ("optimizer=[adam,sgd]",),
+        slow(("optimizer=[adam,sgd]",)),
         ("env.kwargs=3",),
         ("seed=range(0,3)",),
-        ("dist=bernoulli,categorical",),
+        slow(("dist=bernoulli,categorical",)),
         ("env.id=${nothing}",),
         ("optimizer._target_=torch.optim.Nothing",),
-        ("policy.torso._target_=scorepath.policy.Nothing",),
+        slow(("policy.torso._target_=scorepath.policy.Nothing",)),
         ("++optimizer.nothing=3",),
-        ("+dist.nothing=1",),
+        slow(("+dist.nothing=1",)),
         ("+env.kwargs.nothing=3",),
         ("optimizer.betas=[2,3]",),
         ("hydra/launcher=nothing",),
-        ("trainer.devices=0",),
+        slow(("trainer.devices=0",)),
         ("trainer.accelerator=nothing",),
         ("-m", "--cfg", "job"),
     ],
@@ -123,7 +127,7 @@ def test_one_sentence(tmp_path, no_rollout, arguments):
     assert outcome.sentence
 
 
-@pytest.mark.parametrize("group", ["dist", "trainer", "logger"])
+@pytest.mark.parametrize("group", fast_only(("dist", "trainer", "logger"), "dist"))
 def test_deleted_group_is_missing(tmp_path, no_rollout, group):
     outcome = train(tmp_path, f"~{group}")
     assert outcome.code == 2
@@ -147,12 +151,12 @@ def test_keyword_of_an_environment_is_added_with_a_plus(tmp_path, no_rollout):
     ("arguments", "words"),
     [
         (("env.id=Cartpole-v1",), "CartPole-v1"),
-        (("env.id=LunarLander-v2",), "LunarLander-v3"),
-        (("env.id=MountainCar",), "MountainCar-v0"),
+        slow(("env.id=LunarLander-v2",), "LunarLander-v3"),
+        slow(("env.id=MountainCar",), "MountainCar-v0"),
         (("env.id=nowhere:CartPole-v1",), "nowhere"),
         (("env.id=ScorepathTest/NoTimeLimit-v0",), "env.max_episode_steps="),
         (("env.id=3",), "text"),
-        (("env.id=null",), "text"),
+        slow(("env.id=null",), "text"),
     ],
 )
 def test_gymnasium_ids(tmp_path, no_rollout, arguments, words):
@@ -207,7 +211,7 @@ def own(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=["--config-dir", "hydra.searchpath", "file://", "pkg://", "-m"])
+@pytest.fixture(params=fast_only(("--config-dir", "hydra.searchpath", "file://", "pkg://", "-m"), "--config-dir", "-m"))
 def way(request, own, monkeypatch) -> tuple[str, ...]:
     """How the conf is given."""
     monkeypatch.syspath_prepend(str(own))
@@ -220,7 +224,7 @@ def way(request, own, monkeypatch) -> tuple[str, ...]:
     }[request.param]
 
 
-@pytest.mark.parametrize("option", OWN)
+@pytest.mark.parametrize("option", fast_only(OWN, "dist/own", "experiment/own"))
 def test_options_of_a_user_s_own_are_hinted_at(own, no_rollout, option):
     """Names of options and keys, as of ours."""
     group, _, name = option.partition("/")
@@ -234,7 +238,7 @@ def test_options_of_a_user_s_own_are_hinted_at(own, no_rollout, option):
     assert f"{key}x is not a key of the config: did you mean {key}?" in unknown.sentence
 
 
-@pytest.mark.parametrize("option", OWN)
+@pytest.mark.parametrize("option", fast_only(OWN, "dist/own", "experiment/own"))
 def test_values_of_a_user_s_own_options_are_checked(own, no_rollout, option):
     group, _, name = option.partition("/")
     key = OWN[option][1]
@@ -305,7 +309,7 @@ def test_a_conf_that_is_not_there_ends_a_process_of_its_own(tmp_path):
 # ------------------------------------------------------------------ devices
 
 
-@pytest.mark.parametrize("given", ["trainer=gpu", "trainer.accelerator=cuda", "trainer.accelerator=tpu"])
+@pytest.mark.parametrize("given", ["trainer=gpu", *map(slow, ("trainer.accelerator=cuda", "trainer.accelerator=tpu"))])
 def test_accelerator_that_is_not_there(tmp_path, no_rollout, given):
     import torch
 
@@ -367,8 +371,17 @@ for _name, _space in SPACES.items():
     )
 
 
-@pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("dist", GROUPS["dist"])
+# accepted and refused, with remedies and without, and what acts by weights; test_compatibility.py has all pairs
+FEW = {
+    *(("bernoulli", "Discrete2"), ("normal", "Discrete2"), ("relaxed_bernoulli", "Discrete2")),
+    *(("bernoulli", "MultiDiscrete"), ("normal", "Box"), ("categorical", "Tuple")),
+}
+
+
+@pytest.mark.parametrize(
+    ("dist", "space"),
+    [pair if pair in FEW else slow(*pair) for pair in itertools.product(GROUPS["dist"], SPACES)],
+)
 def test_dist_and_space(tmp_path, dist, space):
     """Every pair trains, or is refused with the usual options that would work, or others."""
     game = ("env=gym", f"env.id={space}-v0", f"dist={dist}", "estimator=score_function", "baseline=none")
@@ -390,13 +403,13 @@ def test_dist_and_space(tmp_path, dist, space):
     ("arguments", "remedy"),
     [
         (("env=cartpole", "estimator=pathwise"), "estimator=score_function"),
-        (("env=acrobot", "estimator=pathwise_episode"), "estimator=score_function"),
+        slow(("env=acrobot", "estimator=pathwise_episode"), "estimator=score_function"),
         (("env=pendulum", "estimator=pathwise"), "env=pendulum_torch"),
-        (("env=pendulum", "dist=normal_rsample"), "env=pendulum_torch"),
-        (("env=pendulum", "dist=normal_rsample", "estimator=pathwise_episode"), "env=lqr"),
-        (("env=pendulum_torch", "baseline=time_mean"), "baseline=value"),
+        slow(("env=pendulum", "dist=normal_rsample"), "env=pendulum_torch"),
+        slow(("env=pendulum", "dist=normal_rsample", "estimator=pathwise_episode"), "env=lqr"),
+        slow(("env=pendulum_torch", "baseline=time_mean"), "baseline=value"),
         (("env=pendulum_torch", "baseline=batch_mean"), "baseline=value"),
-        (("env=lqr", "baseline=batch_mean"), "baseline=none"),
+        slow(("env=lqr", "baseline=batch_mean"), "baseline=none"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -439,7 +452,7 @@ def test_objective_is_checked_before_the_first_rollout(tmp_path, no_rollout):
     assert "objective=nothing" in outcome.sentence
 
 
-@pytest.mark.parametrize("resume", ["/nowhere", "run/nowhere.ckpt", "."])
+@pytest.mark.parametrize("resume", fast_only(("/nowhere", "run/nowhere.ckpt", "."), "/nowhere"))
 def test_resume_of_nothing(tmp_path, no_rollout, resume):
     outcome = train(tmp_path, f"resume={resume}")
     assert outcome.code == 2
