@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=10)
     parser.add_argument("--commands", action="store_true", help="each worker is a command of its own")
+    parser.add_argument("--again", action="store_true", help="then the same command, which finds all done")
     parser.add_argument("--seconds", type=float, default=0.0, help="that a job takes")
     parser.add_argument("--folder", type=Path, default=None, help="on the file system to measure; a new one in it")
     chosen = parser.parse_args()
@@ -77,15 +78,16 @@ def measure(directory: Path, chosen: argparse.Namespace) -> None:
         else:
             sweep.command(chosen.workers)
     if not chosen.commands:
-        print(f"  planned after {sweep.planned:.2f} s")
+        print(f"  planned after {sweep.planned[0]:.2f} s, {sweep.planned[1]:.2f} CPU s")
     print(f"  {1000 * used() / chosen.jobs:.2f} CPU ms a job, {_looks.value / chosen.jobs:.1f} looks a job")
     done = [(job / "done").stat().st_size if (job / "done").exists() else 0 for job in sweep.folders()]
     if len(done) != chosen.jobs or set(done) != {1}:
         times = [done.count(number) for number in range(max(done) + 1)]
         raise SystemExit(f"{len(done)} folders; done 0, 1, 2, ... times: {times}")
     print("  each was done exactly once")
-    with _timed("the same command again"):
-        sweep.command(chosen.workers)
+    if chosen.again:
+        with _timed("the same command again"):
+            sweep.command(chosen.workers)
     with sweep.running(chosen.workers), _timed(f"scripts/sweep.py, {chosen.workers} jobs running"):
         script = [sys.executable, str(_ROOT / "scripts" / "sweep.py"), str(directory), "--lines", "2"]
         shown = subprocess.run(script, capture_output=True, text=True, check=True).stdout
@@ -109,7 +111,7 @@ class Sweep:
         given = [f"hydra.sweep.dir={directory}", "sweep=it"]
         self.config = loader.load_configuration("train", given, RunMode.MULTIRUN)
         self.loader = CachingLoader(loader)
-        self.planned = 0.0  # seconds until the first job could begin
+        self.planned = 0.0, 0.0  # seconds, and CPU seconds, until the first job could begin
 
     def compose(self, overrides: list[str]) -> DictConfig:
         """As the sweeper does."""
@@ -117,10 +119,10 @@ class Sweep:
 
     def command(self, workers: int = 1) -> None:
         """One command, with processes for its jobs."""
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
 
         def launch(jobs: Sequence[Job], first: int) -> list[JobReturn]:
-            self.planned = time.perf_counter() - began
+            self.planned = time.perf_counter() - began, time.process_time() - used
             folders = [job.folder for job in jobs]
             if workers == 1:
                 return [_done(self.seconds, folder) for folder in folders]

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import HOLD, SCRIPTS, finish, imported_by, plot, snapshot, start, succeed, sweep, train, wait_for
+from helpers import HOLD, SCRIPTS, finish, imported_by, plot, snapshot, start, succeed, sweep, wait_for
 from processes import PATIENCE, environment
 
 from scorepath.jobs.sweep_status import main
@@ -385,9 +385,9 @@ def test_a_closed_pipe_is_no_error(it, tmp_path):
     assert done.stderr == ""
 
 
-def test_a_run_of_its_own_is_no_sweep(tmp_path, monkeypatch, capsys):
-    succeed(train(tmp_path, "debug=one_update", "logger=none", "callbacks=none"))
-    monkeypatch.chdir(tmp_path)
+def test_a_run_of_its_own_is_no_sweep(it, capsys):
+    run = make(Path("run"), "seed=0", status="completed")
+    (run / "checkpoints").mkdir()
     code, _, err = status(capsys, "run")
     assert code == 2
     assert "run is neither a sweep" in err
