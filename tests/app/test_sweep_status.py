@@ -319,7 +319,7 @@ def test_mistakes_are_one_sentence(it, capsys, arguments, words):
 
 def test_a_path_is_taken_too(it, capsys, tmp_path):
     make(it / "seed-0", "seed=0", status="completed")
-    assert status(capsys, str(tmp_path / IT))[:2] == (0, f"{tmp_path / IT}: 1 jobs: 1 finished\n")
+    assert status(capsys, str(tmp_path / IT))[:2] == (0, f"{tmp_path / IT}: 1 job: 1 finished\n")
 
 
 def test_it_takes_none_of_the_heavy_packages(it, tmp_path):

@@ -52,7 +52,8 @@ def format_progress(directory: Path, standings: Sequence[Standing], most: int) -
     """
     running = [one for one in standings if one.state == RUNNING]
     failed = [one for one in standings if one.state == FAILED]
-    blocks = [f"{escape(str(directory))}: {len(standings)} jobs: {format_counts(standings)}"]
+    number = f"{len(standings):,} job{'s' if len(standings) > 1 else ''}"
+    blocks = [f"{escape(str(directory))}: {number}: {format_counts(standings)}"]
     if running:
         header = ("running", "done", "env steps", "time left")
         blocks.append(format_table(header, [_running_cells(one) for one in running[:most]]) + _more(running, most))
