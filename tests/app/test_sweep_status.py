@@ -305,6 +305,7 @@ def test_what_has_finished_is_read_once(it):
         (["ti"], "ti is neither a sweep in outputs/sweeps nor the folder of one: did you mean it?"),
         (["nothing/like/any"], "nothing/like/any is neither .*: there are it"),
         ([], "required: NAME"),
+        (["x" * 5000], r"xxx cannot be read \(File name too long\)"),
         (["it", "--wach"], "unrecognized arguments: --wach"),
         (["it", "--every", "0"], "--every: 0 must be a positive number"),
         (["it", "--lines", "few"], "--lines: few must be a positive number"),

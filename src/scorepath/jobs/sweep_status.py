@@ -50,6 +50,10 @@ def main(arguments: Sequence[str]) -> int:
             return _INTERRUPTED
         except BrokenPipeError:
             os._exit(_NO_READER)  # `| head` is no error
+        except OSError as error:
+            reason = f"{error.filename} cannot be read ({error.strerror}): choose a sweep that can."
+            print(f"scorepath: {escape(reason)}", file=sys.stderr)
+            return ConfigError.exit_code
 
 
 def _main(arguments: Sequence[str]) -> int:

@@ -66,9 +66,9 @@ class SweepProgress:
         """Where each job stands now, by name."""
         folders = job_folders(self.directory)
         for folder in folders:
-            if folder.name not in self._overrides:
-                self._overrides[folder.name] = recorded_overrides(folder) or []
-        settings = name_settings(self._overrides[folder.name] for folder in folders)
+            if folder.name not in self._overrides and (overrides := recorded_overrides(folder)) is not None:
+                self._overrides[folder.name] = overrides
+        settings = name_settings(self._overrides.get(folder.name, []) for folder in folders)
         standings = [self._finished.get(folder.name) or self._standing(folder) for folder in folders]
         return [one._replace(setting=setting) for one, setting in zip(standings, settings, strict=True)]
 
