@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from scorepath.run import lock
 from scorepath.run.checkpoints import SealedCheckpointIO
 from scorepath.run.csv_logger import CSVLogger, read_metrics
 from scorepath.run.directory import RUN_FILES, write_json
-from scorepath.run.files import partial_of, replacing, write_bytes, write_text
+from scorepath.run.files import partial_of, replacing, write_bytes, write_shared, write_text
 from scorepath.run.lock import locked
 from scorepath.run.recording import write_video
 
@@ -478,3 +479,17 @@ def test_a_taking_over_that_was_killed_says_what_to_remove(tmp_path, without_loc
         (tmp_path / name).write_text("1 1 elsewhere -")
     with pytest.raises(ConfigError, match=r"remove .*\.lock\.owner\.next if"), locked(tmp_path):
         pass
+
+
+def test_several_may_write_what_they_share_at_once(tmp_path):
+    """Commands that plan the same sweep hold no lock."""
+    texts = [letter * 100_000 for letter in "abcdefgh"]
+
+    def write(text: str) -> None:
+        for _ in range(20):
+            write_shared(tmp_path / "file", text)
+            assert (tmp_path / "file").read_text() in texts
+
+    with ThreadPoolExecutor(len(texts)) as threads:
+        list(threads.map(write, texts))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

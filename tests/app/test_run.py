@@ -410,7 +410,7 @@ def test_read_sweep_takes_the_folder_of_every_job(tmp_path):
     (tmp_path / ".submitit").mkdir()
     (tmp_path / "multirun.yaml").touch()
     assert read_sweep(tmp_path) == [
-        {"job": "a", "status": "no summary"},
+        {"job": "a", "status": "waiting"},
         {"job": "b", "status": "solved", "seed": 1},
         {"job": "c", "status": "summary damaged"},
     ]

@@ -130,7 +130,7 @@ def test_plot_draws_the_curves_and_prints_a_table_over_seeds(grid):
         assert len(picture.convert("RGB").getcolors(1_000_000)) > 20
     lines = outcome.out.splitlines()
     for dist in ("bernoulli", "categorical"):
-        (line,) = [line for line in lines if f"dist={dist}" in line]
+        (line,) = [line for line in lines if f"dist-{dist}" in line]
         runs = [summary for folder, summary in summaries(grid).items() if dist in folder]
         mean = sum(summary["eval_return_mean"] for summary in runs) / 2
         assert re.split(r"\s{2,}", line)[1:3] == ["2", f"{mean:.2f}"]
@@ -187,9 +187,9 @@ def test_plot_of_runs_that_are_going_on_or_were_killed(grid, tmp_path):
     outcome = plot(tmp_path, f"runs={runs}", "metric=rollout/episode_return_mean", "file=mixed.png")
     assert outcome.code == 0, outcome.err
     rows = {cells[0]: cells for cells in (re.split(r"\s{2,}", line) for line in outcome.out.splitlines())}
-    assert rows["dist=bernoulli"][1] == "2 of 6"
-    assert rows["dist=bernoulli"][-1] == "2 completed, 4 not finished"
-    assert rows["dist=categorical"][-1] == "2 completed"
+    assert rows["dist-bernoulli"][1] == "2 of 6"
+    assert rows["dist-bernoulli"][-1] == "2 completed, 4 stopped"
+    assert rows["dist-categorical"][-1] == "2 completed"
     live = plot(tmp_path, f"runs={runs / 'half'}", "metric=rollout/episode_return_mean", "file=live.png")
     assert live.code == 0, live.err
     assert "0 of 1" in live.out
@@ -331,7 +331,7 @@ def test_only_jobs_count_as_jobs(tmp_path):
 
 def test_a_job_that_was_killed_at_once_counts(tmp_path):
     begin(tmp_path, "seed-0", "seed=0")
-    assert [(row["job"], row["status"]) for row in read_sweep(tmp_path)] == [("seed-0", "no summary")]
+    assert [(row["job"], row["status"]) for row in read_sweep(tmp_path)] == [("seed-0", "waiting")]
 
 
 # ------------------------------------------------------------------ jobs that fail

@@ -300,7 +300,8 @@ def test_texts_of_files_and_overrides_are_shown_escaped(folder):
     named = folder / f"{RED}y"
     named.mkdir()
     unknown = evaluate(folder, f'run_dir="{named}"')
-    for outcome in (refused, curves, table, evaluated, unknown):
+    assert "a-31mx-scorepath-completed" in curves.out  # a name has nothing to escape
+    for outcome in (refused, table, evaluated, unknown):
         shown(outcome)
     assert {refused.code, evaluated.code, unknown.code} == {2}
 

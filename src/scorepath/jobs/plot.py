@@ -17,7 +17,7 @@ from scorepath.run.intervals import mean_ci95, t95
 from scorepath.run.printing import escape
 from scorepath.run.reading import check_links
 from scorepath.run.trust import read_overrides
-from scorepath.sweeps.names import key_of, shorten
+from scorepath.sweeps.names import name_settings
 from scorepath.sweeps.records import read_runs
 from scorepath.sweeps.table import format_table
 
@@ -90,7 +90,7 @@ def draw_group(axes: Any, name: str, finished: list[Curve], unfinished: list[Cur
     count = f"n = {len(curves)}" if finished else f"n = {len(curves)}, not finished"
     if finished and unfinished:
         count += f", {len(unfinished)} not finished"
-    label = textwrap.fill(f"{shorten(name.split(' '), ' ')} ({count})", _WIDTH).replace("$", r"\$")  # of a formula
+    label = textwrap.fill(f"{name} ({count})".lstrip("_"), _WIDTH)  # a legend leaves out what begins so
     thin = unfinished if finished or len(curves) > 1 else []
     if max(steps[0] for steps, _ in curves) <= min(steps[-1] for steps, _ in curves):
         grid, mean, half = interpolate(curves)
@@ -119,10 +119,10 @@ def is_finished(run: dict[str, Any]) -> bool:
 
 
 def group_by_seed(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Runs below a folder, by those of their overrides that differ between runs, without the seed."""
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    """Runs below a folder, by the names of their settings: those of their folders without the seed."""
     if not folder.is_dir():
         return {}
+    found = []
     for row in read_runs(folder):
         file = folder / row["job"] / ".hydra" / "overrides.yaml"
         try:
@@ -131,11 +131,11 @@ def group_by_seed(folder: Path) -> dict[str, list[dict[str, Any]]]:
         except Exception as error:
             log.warning("%s is left out: %s", row["job"], str(error).split("\n", 1)[0])
             continue
-        keep = [text for text in overrides if key_of(text) not in ("seed", "sweep", "resume")]
-        groups[tuple(keep)].append(row)
-    common = set.intersection(*map(set, groups)) if len(groups) > 1 else set()
-    names = {keep: escape(" ".join(text for text in keep if text not in common)) or "defaults" for keep in groups}
-    return {names[keep]: rows for keep, rows in groups.items()}
+        found.append((row, overrides))
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for name, (row, _) in zip(name_settings(overrides for _, overrides in found), found, strict=True):
+        groups[name].append(row)
+    return groups
 
 
 _HEADER = (
@@ -152,9 +152,9 @@ def result_row(name: str, runs: list[dict[str, Any]]) -> tuple[str, ...]:
     returns = torch.tensor([run["eval_return_mean"] for run in done], dtype=torch.float64)
     mean, interval = mean_ci95(returns)
     solved = [steps for run in done if (steps := run.get("solved_at_env_steps")) is not None]
-    states = Counter(run["status"].replace("no summary", "not finished") for run in runs)
+    states = Counter(run["status"] for run in runs)
     return (
-        shorten(name.split(" "), " "),
+        name,
         str(len(done)) if len(done) == len(runs) else f"{len(done)} of {len(runs)}",
         f"{mean:.2f}" if done else "-",
         "-" if interval is None else f"{interval[0]:.2f} .. {interval[1]:.2f}",

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -59,6 +60,21 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """The same of text, in UTF-8."""
     write_bytes(path, content.encode())
+
+
+def write_shared(path: Path, content: str) -> None:
+    """Writes text that several processes may write at once without a lock; the last one's stays, whole.
+
+    It is not synced: this is for what can be written again.
+    """
+    own = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        own.write_text(content, encoding="utf-8", newline="")
+        own.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            own.unlink(missing_ok=True)
+        raise
 
 
 def sync(descriptor: int) -> None:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from scorepath.errors import ConfigError, InterruptedRunError, InUseError, ScorepathError, SweepInterruptedError
 from scorepath.run.directory import holds_run, write_json
+from scorepath.run.lock import is_locked
 from scorepath.run.printing import describe
 from scorepath.run.reading import check_run_folder
 from scorepath.run.redaction import Redaction
@@ -42,6 +43,8 @@ def run_job(cfg: DictConfig, job: Callable[[DictConfig], Any], show_traceback: b
     directory = Path(HydraConfig.get().runtime.output_dir)
     try:
         check_run_folder(directory, of_sweep=True)
+        if is_locked(directory):
+            return None  # asked first, for to try to take it would wait for half a second
         return job(cfg)
     except InUseError:
         return None  # another process has it, which is no failure

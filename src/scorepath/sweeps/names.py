@@ -5,6 +5,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from scorepath.run.changes import OF_THE_COMMAND
+
 _LONGEST = 120  # bytes of a name; file systems take 255, and a terminal's line has hardly more
 _NARROWEST = 8  # letters of a part that still say something
 _UNSAFE = re.compile(r"[^\w.+-]+")  # = and comma too: both would need quotes on a command line
@@ -45,6 +47,18 @@ def name_jobs(
     taken = Counter([*known, *new.values()])
     names |= {key: name if taken[name] == 1 else f"{name}_{key[:8]}" for key, name in new.items()}
     return [names[identity(job)] for job in jobs]
+
+
+def name_settings(jobs: Iterable[Sequence[str]]) -> list[str]:
+    """Names what each of these jobs is but for its seed, as its folder would be named without one.
+
+    Args:
+        jobs: the overrides of each.
+
+    Returns:
+        One name for each of `jobs`, equal only for those of one setting.
+    """
+    return name_jobs([[text for text in job if key_of(text) not in ("seed", *OF_THE_COMMAND)] for job in jobs], ())
 
 
 def shortest_endings(keys: Iterable[str]) -> dict[str, str]:

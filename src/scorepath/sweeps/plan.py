@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from scorepath.errors import ConfigError
 from scorepath.run.changes import OF_THE_COMMAND, config_sha256
-from scorepath.sweeps.loader import without_hydra
 from scorepath.sweeps.names import key_of, name_jobs
 from scorepath.sweeps.records import known_jobs
 from scorepath.sweeps.state import FINISHED, STOPPED, changed_since, state_of
@@ -106,7 +105,8 @@ def _placed(job: Job, compose: Compose) -> Job:
     if state_of(job.folder) not in (FINISHED, STOPPED):
         return job
     config = compose(job.overrides)
-    plain: Any = OmegaConf.to_container(without_hydra(config), resolve=False)
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    plain.pop("hydra", None)
     difference = changed_since(job.folder, plain)
     if difference is None:
         return job

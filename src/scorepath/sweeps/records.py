@@ -9,9 +9,10 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from scorepath.errors import ConfigError
-from scorepath.run.files import write_text
+from scorepath.run.files import write_shared
 from scorepath.run.reading import read_json
 from scorepath.run.trust import read_overrides
+from scorepath.sweeps.state import RUNNING, WAITING, state_of
 
 _FIGURES = ("seed", "env_steps", "updates", "episodes", "train_seconds", "eval_return_mean", "solved_at_env_steps")
 _OVERRIDES = Path(".hydra", "overrides.yaml")
@@ -19,19 +20,20 @@ _OVERRIDES = Path(".hydra", "overrides.yaml")
 
 def record_overrides(folder: Path, overrides: Sequence[str]) -> None:
     """Writes what a job is into its folder, in the place of Hydra's own file: so it is planned, and has a name."""
-    file = folder / _OVERRIDES
-    if not file.exists():
+    if recorded_overrides(folder) is None:
+        file = folder / _OVERRIDES
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, yaml.safe_dump(list(overrides), allow_unicode=True))
+        write_shared(file, yaml.safe_dump(list(overrides), allow_unicode=True))
 
 
 def known_jobs(directory: Path) -> dict[str, list[str]]:
     """The jobs that have a folder in a sweep's, by its name: their overrides, where these can be read."""
-    recorded = {folder.name: _recorded(folder) for folder in job_folders(directory)}
+    recorded = {folder.name: recorded_overrides(folder) for folder in job_folders(directory)}
     return {name: overrides for name, overrides in recorded.items() if overrides is not None}
 
 
-def _recorded(folder: Path) -> list[str] | None:
+def recorded_overrides(folder: Path) -> list[str] | None:
+    """The overrides that a job is; None if they cannot be read."""
     try:
         return read_overrides(folder / _OVERRIDES)
     except ConfigError:
@@ -45,26 +47,29 @@ def job_folders(directory: Path) -> list[Path]:
 
 
 def read_sweep(directory: Path) -> list[dict[str, Any]]:
-    """One row for each job of a sweep: its folder's name as `job`, and its summary."""
-    return [{"job": folder.name, **_read_summary(folder / "summary.json")} for folder in job_folders(directory)]
+    """One row for each job of a sweep: its folder's name as `job`, and its summary; without one, where it stands."""
+    return [{"job": folder.name, **read_row(folder)} for folder in job_folders(directory)]
 
 
 def read_runs(directory: Path) -> list[dict[str, Any]]:
     """The same for each run in a folder at any depth, the folder itself included; `job` is its path from there.
 
-    A run that is still training, or was killed, has metrics or overrides and no summary.
+    A run that is waiting, still training, or was killed has metrics or overrides and no summary.
     """
     marks = ("summary.json", "metrics.csv", str(_OVERRIDES))
     found = sorted(path for path, _, _ in os.walk(directory) if any(Path(path, mark).is_file() for mark in marks))
-    return [{"job": os.path.relpath(path, directory), **_read_summary(Path(path, "summary.json"))} for path in found]
+    return [{"job": os.path.relpath(path, directory), **read_row(Path(path))} for path in found]
 
 
-def _read_summary(path: Path) -> dict[str, Any]:
-    """A summary whose figures are figures, or what is the matter with it as its status."""
+def read_row(folder: Path) -> dict[str, Any]:
+    """A run's summary, whose figures are figures; or where it stands, or what is the matter, as its status."""
+    state = state_of(folder)
+    if state in (RUNNING, WAITING):
+        return {"status": state}  # a summary would be that of an earlier attempt
     try:
-        summary = read_json(path)
+        summary = read_json(folder / "summary.json")
     except FileNotFoundError:
-        return {"status": "no summary"}
+        return {"status": state}
     except ValueError:
         return {"status": "summary damaged"}
     if not isinstance(summary, dict) or not isinstance(summary.get("status"), str):

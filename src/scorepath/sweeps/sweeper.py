@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from scorepath.errors import ConfigError, ScorepathError, SweepInterruptedError
 from scorepath.run.console import outlive_consoles
 from scorepath.run.directory import unwritable
-from scorepath.run.files import write_text
+from scorepath.run.files import write_shared
 from scorepath.run.printing import escape
 from scorepath.run.reading import check_sweep_folder
 from scorepath.sweeps.plan import Compose, Job, plan_sweep
@@ -54,7 +54,7 @@ def run_sweep(config: DictConfig, arguments: Sequence[str], compose: Compose, la
     check_sweep_folder(directory, [job.name for job in jobs])
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        write_text(directory / "multirun.yaml", OmegaConf.to_yaml(config))
+        write_shared(directory / "multirun.yaml", OmegaConf.to_yaml(config))
         for job in jobs:
             record_overrides(job.folder, job.overrides)
     except OSError as error:
