@@ -25,7 +25,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from scorepath.errors import InUseError
 from scorepath.run.directory import write_json
@@ -113,9 +113,9 @@ class Sweep:
         self.loader = CachingLoader(loader)
         self.planned = 0.0, 0.0  # seconds, and CPU seconds, until the first job could begin
 
-    def compose(self, overrides: list[str]) -> DictConfig:
+    def compose(self, overrides: list[str]) -> dict[str, Any]:
         """As the sweeper does."""
-        return self.loader.load_sweep_config(self.config, overrides)
+        return self.loader.plain(self.config, overrides)
 
     def command(self, workers: int = 1) -> None:
         """One command, with processes for its jobs."""

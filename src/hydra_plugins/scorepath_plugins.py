@@ -39,8 +39,8 @@ class ScorepathSweeper(Sweeper):
         given = [*(f"{key}={value}" for key, value in self._params.items()), *arguments]
         run_sweep(self._config, given, self._compose, self._launch, self._attempts)
 
-    def _compose(self, overrides: list[str]) -> DictConfig:
-        return self._loader.load_sweep_config(self._config, overrides)
+    def _compose(self, overrides: list[str]) -> dict[str, Any]:
+        return self._loader.plain(self._config, overrides)
 
     def _launch(self, jobs: Sequence[Any], first: int) -> Sequence[JobReturn]:
         """Has the chosen launcher run jobs in the folders that they have."""

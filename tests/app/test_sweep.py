@@ -582,7 +582,10 @@ def test_configs_of_jobs_are_those_that_hydra_composes(overrides):
         master = loader.load_configuration("train", ["env=pendulum", "hydra.job.chdir=false"], RunMode.MULTIRUN)
         expected = OmegaConf.to_yaml(loader.load_sweep_config(master, overrides.split()))
         for _ in range(2):
-            assert OmegaConf.to_yaml(CachingLoader(loader).load_sweep_config(master, overrides.split())) == expected
+            composed = CachingLoader(loader).load_sweep_config(master, overrides.split())
+            assert OmegaConf.to_yaml(composed) == expected
+            plain = OmegaConf.to_container(composed, resolve=False)
+            assert {**CachingLoader(loader).plain(master, overrides.split()), "hydra": plain["hydra"]} == plain
 
 
 # ------------------------------------------------------------------ processes

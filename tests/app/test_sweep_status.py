@@ -63,9 +63,10 @@ def best(text: str) -> list[list[str]]:
 
 
 def watch(folder: Path, *arguments: str, **streams) -> subprocess.Popen:
+    # without the variables by which a terminal's size can be overruled
     command = [sys.executable, str(SCRIPTS / "sweep.py"), "it", "--watch", "--every", "0.05", *arguments]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **streams}
-    return subprocess.Popen(command, cwd=folder, env=environment(), **streams)
+    return subprocess.Popen(command, cwd=folder, env=environment(COLUMNS="", LINES=""), **streams)
 
 
 # ------------------------------------------------------------------ a living sweep

@@ -12,6 +12,7 @@ import sys
 
 import pytest
 from helpers import HOLD, SCRIPTS, environment, finish, machine, start, train, wait_for, without_time
+from processes import PATIENCE
 
 from scorepath.run.checkpoints import load_checkpoint
 
@@ -83,7 +84,8 @@ def limited(folder, limit, value, *overrides):
 
     return subprocess.run(
         [sys.executable, str(SCRIPTS / "train.py"), "hydra.run.dir=run", *overrides],
-        cwd=folder, env=environment(), capture_output=True, text=True, timeout=120, preexec_fn=set_limit, check=False,
+        cwd=folder, env=environment(), capture_output=True, text=True, timeout=PATIENCE,
+        preexec_fn=set_limit, check=False,
     )  # fmt: skip
 
 

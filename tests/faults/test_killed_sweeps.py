@@ -13,7 +13,7 @@ from processes import PATIENCE
 
 from scorepath.run.csv_logger import read_metrics
 from scorepath.sweeps.records import read_sweep
-from scorepath.sweeps.state import FINISHED, state_of
+from scorepath.sweeps.state import FAILED, FINISHED, state_of
 
 pytestmark = [
     pytest.mark.faults,
@@ -123,6 +123,7 @@ def test_a_job_that_always_loses_its_process_is_given_up(tmp_path):
     }
     assert "4 of 8 jobs did not finish" in outcome.err
     for seed in range(4):
+        assert states[f"under-training_step_seed-{seed}"] == FAILED
         assert f"  under-training_step_seed-{seed}: its process ended without a word 3 times" in outcome.err
 
 

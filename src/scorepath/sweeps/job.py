@@ -53,16 +53,16 @@ def run_job(cfg: DictConfig, job: Callable[[DictConfig], Any], show_traceback: b
         raise SweepInterruptedError(str(error).partition(";")[0], error.exit_code) from error
     except Exception as error:
         sentence = Redaction(OmegaConf.to_yaml(cfg)).text(str(error)) or type(error).__name__
-        _write_failure(directory, sentence)
+        if not holds_run(directory):
+            write_failure(directory, sentence)
         print(describe(error, show_traceback), file=sys.stderr)
         raise ScorepathError(sentence) from None
 
 
-def _write_failure(directory: Path, sentence: str) -> None:
-    """A summary for a job that was refused before it wrote its own; nothing that is there is written over."""
+def write_failure(directory: Path, sentence: str) -> None:
+    """A summary for a job that did not come to write its own."""
     try:
         check_run_folder(directory, of_sweep=True)
     except ConfigError:
         return  # which is the failure: nothing is written through a link
-    if not holds_run(directory):
-        write_json(directory / "summary.json", {"status": "failed", "error": sentence})
+    write_json(directory / "summary.json", {"status": "failed", "error": sentence})

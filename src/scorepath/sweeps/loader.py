@@ -7,7 +7,7 @@ the values left out, to check them: .14 s each. A copy takes .01 s.
 import copy
 import os
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, cast
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
@@ -22,6 +22,7 @@ _SEARCHPATH = "hydra.searchpath"
 # Of this process, for a launcher's worker is handed a new loader with each job
 _composed: dict[tuple[str, ...], DictConfig] = {}
 _defaults: dict[tuple[str, ...], dict[str, Any]] = {}
+_plain: dict[tuple[str, ...], dict[str, Any]] = {}
 _groups: dict[tuple[str, ...], Callable[[str], bool]] = {}  # whether there is a group of a name
 
 
@@ -29,6 +30,7 @@ def forget() -> None:
     """For a new command, before which files may have changed."""
     _composed.clear()
     _defaults.clear()
+    _plain.clear()
     _groups.clear()
 
 
@@ -64,6 +66,25 @@ class CachingLoader(ConfigLoaderImpl):
             _defaults[key] = plain
         return _defaults[key], all(text in choices or text.is_hydra_override() for text in parsed)
 
+    def plain(self, master_config: DictConfig, sweep_overrides: list[str]) -> dict[str, Any]:
+        """What `load_sweep_config` gives, as plain containers, unresolved, without Hydra's own part.
+
+        A hundred times as fast where values are set that stand in the config already.
+        """
+        config_name = master_config.hydra.job.config_name
+        overrides = [*master_config.hydra.overrides.hydra, *sweep_overrides]
+        parsed, chooses = self._parse(config_name, overrides)
+        choices = [text for text in parsed if chooses(text)]
+        key = self._key(config_name, choices)
+        if key not in _plain:
+            whole: Any = OmegaConf.to_container(without_hydra(self._chosen(config_name, choices)), resolve=False)
+            _plain[key] = whole
+        plain = copy.deepcopy(_plain[key])
+        if all(_set(plain, text) for text in parsed if not (chooses(text) or text.is_hydra_override())):
+            return plain
+        whole = OmegaConf.to_container(without_hydra(self._load(config_name, overrides)), resolve=False)
+        return whole
+
     def _chosen(self, config_name: str, choices: Sequence[Override]) -> DictConfig:
         key = self._key(config_name, choices)
         if key not in _composed:
@@ -77,7 +98,7 @@ class CachingLoader(ConfigLoaderImpl):
 
     def _parse(self, config_name: str, overrides: list[str]) -> tuple[list[Override], Callable[[Override], bool]]:
         """The overrides, and what says whether Hydra takes one for a choice, or for where to choose from."""
-        parsed = OverridesParser.create().parse_overrides(overrides)
+        parsed = [_parse_one(text) for text in overrides]
         searchpath = [text for text in overrides if text.partition("=")[0].lstrip("+") == _SEARCHPATH]
         key = (str(self.config_search_path), os.getcwd(), config_name, *searchpath)
         if key not in _groups:
@@ -108,6 +129,28 @@ class CachingLoader(ConfigLoaderImpl):
             overrides=task, kv_sep=settings.kv_sep, item_sep=settings.item_sep, exclude_keys=settings.exclude_keys
         )
         return config
+
+
+@lru_cache(10_000)
+def _parse_one(text: str) -> Override:
+    return OverridesParser.create().parse_overrides([text])[0]
+
+
+def _set(plain: dict[str, Any], override: Override) -> bool:
+    """Sets a value, if it and the one that it replaces are of the simplest kind; says whether it did."""
+    value = override.value()
+    simple = value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and "${" not in value)
+    if override.is_add() or override.is_force_add() or override.is_delete() or not simple:
+        return False
+    *path, last = override.key_or_group.split(".")
+    for name in path:
+        plain = plain.get(name)  # type: ignore[assignment]
+        if not isinstance(plain, dict):
+            return False
+    if last not in plain or isinstance(plain[last], dict | list):
+        return False
+    plain[last] = value
+    return True
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

@@ -1,13 +1,12 @@
 """What a command's sweep consists of: its jobs, their folders, and whether these can be theirs. Nothing is lost yet."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
 
 from scorepath.errors import ConfigError
 from scorepath.run.changes import OF_THE_COMMAND, config_sha256
@@ -15,7 +14,7 @@ from scorepath.sweeps.names import key_of, name_jobs
 from scorepath.sweeps.records import known_jobs
 from scorepath.sweeps.state import FINISHED, STOPPED, changed_since, state_of
 
-Compose = Callable[[list[str]], DictConfig]
+Compose = Callable[[list[str]], dict[str, Any]]
 
 
 class Job(NamedTuple):
@@ -32,7 +31,7 @@ def plan_sweep(directory: Path, arguments: Sequence[str], compose: Compose) -> l
     Args:
         directory: of the sweep.
         arguments: overrides, with several values for those that are swept.
-        compose: overrides of a job -> its config.
+        compose: overrides of a job -> its config, as plain containers, unresolved.
 
     Raises:
         ConfigError: for a job that cannot be one of a sweep, or whose folder holds another run.
@@ -82,11 +81,11 @@ def _check_kinds(jobs: Sequence[Job], compose: Compose) -> None:
             _check_one_process(compose(job.overrides))
 
 
-def _check_one_process(config: DictConfig) -> None:
+def _check_one_process(config: Mapping[str, Any]) -> None:
     """Processes of one run are started by its own command again, which is that of the whole sweep."""
     trainer = config.get("trainer") or {}
     devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
-    if (devices not in (1, "1") and not (OmegaConf.is_list(devices) and len(devices) == 1)) or nodes != 1:
+    if (devices not in (1, "1") and not (isinstance(devices, list) and len(devices) == 1)) or nodes != 1:
         raise ConfigError(
             f"trainer.devices={devices} is a run of several processes, which cannot be a job of a sweep: sweep over "
             "trainer.devices=1 (a launcher runs several jobs at a time), or start each run by its own command, "
@@ -105,12 +104,10 @@ def _placed(job: Job, compose: Compose) -> Job:
     if state_of(job.folder) not in (FINISHED, STOPPED):
         return job
     config = compose(job.overrides)
-    plain: Any = OmegaConf.to_container(config, resolve=False)
-    plain.pop("hydra", None)
-    difference = changed_since(job.folder, plain)
+    difference = changed_since(job.folder, config)
     if difference is None:
         return job
-    name = f"{job.name}_{config_sha256(plain)[:8]}"
+    name = f"{job.name}_{config_sha256(config)[:8]}"
     beside = Job(name, job.overrides, job.folder.with_name(name))
     if config.get("on_change") != "rerun" and not beside.folder.exists():
         raise ConfigError(

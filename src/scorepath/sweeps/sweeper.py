@@ -20,8 +20,10 @@ from scorepath.errors import ConfigError, ScorepathError, SweepInterruptedError
 from scorepath.run.console import outlive_consoles
 from scorepath.run.directory import unwritable
 from scorepath.run.files import write_shared
+from scorepath.run.lock import is_locked
 from scorepath.run.printing import escape
 from scorepath.run.reading import check_sweep_folder
+from scorepath.sweeps.job import write_failure
 from scorepath.sweeps.plan import Compose, Job, plan_sweep
 from scorepath.sweeps.records import read_sweep, record_overrides
 from scorepath.sweeps.state import FAILED, FINISHED, RUNNING, read_summary, state_of
@@ -40,7 +42,7 @@ def run_sweep(config: DictConfig, arguments: Sequence[str], compose: Compose, la
     Args:
         config: of the sweep.
         arguments: overrides, with several values for those that are swept.
-        compose: overrides of a job -> its config.
+        compose: overrides of a job -> its config, as plain containers.
         launch: (jobs, number of the first) -> how each ended.
         attempts: how often a job may be lost with its process, without a step forward, before it counts as failed.
 
@@ -83,6 +85,7 @@ class _Work:
         retried = [job for job in jobs if retry_failed and state_of(job.folder) == FAILED]
         self._before = {job.name: _stamp(job.folder / "summary.json") for job in retried}
         self._waited = False
+        self._idle = 0  # launches in a row that have begun nothing
 
     def left(self) -> list[Job]:
         """The jobs that have neither finished nor failed, or are to try again."""
@@ -113,7 +116,7 @@ class _Work:
 
     def _do(self, jobs: Sequence[Job]) -> None:
         """One launch, and what is to be learnt from it."""
-        begun = {job.name: _stamp(job.folder / ".lock") for job in jobs}
+        begun = {job.name: _begun(job) for job in jobs}
         saved = {job.name: _stamp(job.folder / "checkpoints" / "last.ckpt") for job in jobs}
         loss: Exception | None = None
         returns: Sequence[JobReturn] = ()
@@ -126,21 +129,33 @@ class _Work:
             log.warning("A process of the launcher was lost (%s): %s", type(error).__name__, _first_line(error))
         for job, result in zip(jobs, returns, strict=False):
             if result.status == JobStatus.FAILED:
-                self.causes[job.name] = str(result._return_value)  # noqa: SLF001 (the property raises it)
+                self._give_up(job, str(result._return_value))  # noqa: SLF001 (the property raises it)
         left = [job for job in jobs if self._is_open(job) and state_of(job.folder) != RUNNING]
-        if loss is not None and all(begun[job.name] == _stamp(job.folder / ".lock") for job in jobs):
-            raise ScorepathError(f"The launcher could not begin a job: {_first_line(loss)}") from loss
+        self._idle = self._idle + 1 if left and all(begun[job.name] == _begun(job) for job in jobs) else 0
+        if self._idle >= self._attempts:
+            words = f": {_first_line(loss)}" if loss is not None else ", and does not say why."
+            raise ScorepathError(f"The launcher begins no job{words}") from loss
         for job in left:
-            if loss is not None and begun[job.name] == _stamp(job.folder / ".lock"):
-                continue  # it had not begun
-            if saved[job.name] != _stamp(job.folder / "checkpoints" / "last.ckpt"):
-                self._lost[job.name] = 0
-                continue
-            self._lost[job.name] += 1
+            if begun[job.name] == _begun(job):
+                continue  # or was another process's, when it was looked at
+            advanced = saved[job.name] != _stamp(job.folder / "checkpoints" / "last.ckpt")
+            self._lost[job.name] = 0 if advanced else self._lost[job.name] + 1
             if self._lost[job.name] >= self._attempts:
-                self.causes[job.name] = (
-                    f"its process ended without a word {self._attempts} times, as when it is killed or memory runs out"
+                self._give_up(
+                    job,
+                    f"its process ended without a word {self._attempts} times, as when it is killed or memory runs out",
                 )
+
+    def _give_up(self, job: Job, cause: str) -> None:
+        """Notes why, also in the job's folder, unless it has a summary already: of what it had come to."""
+        self.causes[job.name] = cause
+        if not (job.folder / "summary.json").exists() and not is_locked(job.folder):
+            write_failure(job.folder, cause)
+
+
+def _begun(job: Job) -> tuple[int | None, ...]:
+    """Changes whenever a process takes the job's folder."""
+    return tuple(_stamp(job.folder / name) for name in (".lock", ".lock.owner", "train.log"))
 
 
 def _stamp(file: Path) -> int | None:
