@@ -13,6 +13,7 @@ import math
 import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -358,7 +359,7 @@ class Faulty(CartPoleEnv):
     """CartPole that breaks at the seventh step of an episode, after a hundred steps under the function `under`.
 
     Args:
-        bad: what is NaN: `reward` or `observation`; `raise` divides by zero.
+        bad: what is NaN: `reward` or `observation`; `raise` divides by zero, `die` kills the process.
         under: name of the function that must be calling.
     """
 
@@ -378,6 +379,8 @@ class Faulty(CartPoleEnv):
         if self.total > 100 and self.steps == 7:
             if self.bad == "raise":
                 reward = 1 // 0
+            elif self.bad == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
             elif self.bad == "reward":
                 reward = math.nan
             else:

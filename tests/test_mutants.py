@@ -1044,6 +1044,49 @@ MUTANTS = (
         "pass",
         "test_security_checkpoints.py::test_crafted_checkpoints_end_in_a_sentence",
     ),
+    # ------------------------------------------------------------------ sweeps
+    Mutant(
+        "sweeps_a_solved_job_is_not_finished",
+        "sweeps/state.py",
+        '_DONE = ("solved", "completed")',
+        '_DONE = ("completed",)',
+        "test_sweep.py::test_the_state_of_a_job_is_that_of_its_folder",
+    ),
+    Mutant(
+        "sweeps_a_failed_job_is_tried_by_the_next_process",
+        "sweeps/state.py",
+        '_DONE if retry_failed else (*_DONE, "failed")',
+        "_DONE",
+        "test_sweep.py::test_a_job_is_settled_by_its_status",
+    ),
+    Mutant(
+        "sweeps_a_finished_job_of_another_config_counts",
+        "sweeps/plan.py",
+        "not in (FINISHED, STOPPED)",
+        "not in (STOPPED,)",
+        "test_sweep.py::test_a_job_whose_config_has_changed_is_refused_or_run_beside",
+    ),
+    Mutant(
+        "sweeps_a_begun_job_begins_again",
+        "jobs/train.py",
+        '("auto" if holds_run(directory) else None)',
+        "None",
+        "test_sweep.py::test_a_signal_ends_the_sweep_and_the_jobs_can_be_resumed",
+    ),
+    Mutant(
+        "sweeps_jobs_share_a_config",
+        "sweeps/loader.py",
+        "config = copy.deepcopy(self._chosen(",
+        "config = (self._chosen(",
+        "test_sweep.py::test_configs_of_jobs_are_those_that_hydra_composes",
+    ),
+    Mutant(
+        "sweeps_failures_are_tried_for_ever",
+        "sweeps/sweeper.py",
+        'self._before = {job.name: _stamp(job.folder / "summary.json") for job in retried}',
+        "self._before = {job.name: None for job in retried}",
+        "test_sweep.py::test_failed_jobs_are_run_again_when_they_are_asked_for",
+    ),
 )
 
 

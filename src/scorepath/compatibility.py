@@ -19,14 +19,14 @@ def check_head(
     option: str,
     head: type[AbstractHead],
     env: AbstractEnvironment,
-    alternatives: Heads,
+    alternatives: Callable[[], Heads],
     elsewhere: Callable[[], Mapping[str, AbstractEnvironment]] = dict,
 ) -> None:
     """Refuses a head that cannot act in the environment's action space.
 
     Args:
         option: the head's name in `conf/dist`.
-        alternatives: every option of `conf/dist`, for the remedy.
+        alternatives: gives every option of `conf/dist`, for the remedy.
         elsewhere: override -> environment, for those that may take the environment's place and so keep the head.
 
     Raises:
@@ -34,7 +34,7 @@ def check_head(
     """
     if _can_act(head, env):
         return
-    working = _common_first(alternatives, lambda other: _can_act(other, env))
+    working = _common_first(alternatives(), lambda other: _can_act(other, env))
     places = [override for override, other in elsewhere().items() if _can_act(head, other)]
     if places:
         remedy = f"use {' or '.join(places[:4])}, where it can act" + (f", or {working[0]} here" if working else "")

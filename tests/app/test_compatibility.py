@@ -73,7 +73,7 @@ def test_a_distribution_acts_in_a_space_or_is_refused_with_the_remedy(option, sp
     head, action_space = DISTS[option], cases.SPACES[space]
     env = GymnasiumEnvironment(SCRIPTED, 3, kwargs={"action_space": action_space})
     if head.accepts(action_space) and not head.acts_in_weights:
-        check_head(option, head, env, DISTS)
+        check_head(option, head, env, lambda: DISTS)
         if option == "product":
             return  # played in test_distributions_discrete: this environment adds up numbers
         policy = Policy(MLP(3, [4]), head(action_space, 4))
@@ -82,7 +82,7 @@ def test_a_distribution_acts_in_a_space_or_is_refused_with_the_remedy(option, sp
             assert episodes.actions.shape[2:] == action_space.shape
     else:
         with pytest.raises(ConfigError) as error:
-            check_head(option, head, env, DISTS)
+            check_head(option, head, env, lambda: DISTS)
         message = str(error.value)
         if head.accepts(action_space):
             assert message.startswith(f"dist={option} acts by weights over the choices of ")
@@ -100,7 +100,7 @@ def test_a_distribution_acts_in_a_space_or_is_refused_with_the_remedy(option, sp
 def test_the_message_of_a_wrong_distribution_in_full():
     env = GymnasiumEnvironment("CartPole-v1", 1)
     with pytest.raises(ConfigError) as error:
-        check_head("normal", Normal, env, DISTS)
+        check_head("normal", Normal, env, lambda: DISTS)
     assert str(error.value) == (
         "dist=normal needs a Box action space, but CartPole-v1 has Discrete(2): use dist=bernoulli or dist=categorical."
     )

@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import signal
+import subprocess
+import sys
 
 import hydra
 import numpy as np
@@ -27,12 +29,15 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from PIL import Image
+from processes import environment
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scorepath.jobs.plot import draw_group
+from scorepath.run.lock import is_locked, locked
 from scorepath.sweeps.loader import CachingLoader
 from scorepath.sweeps.names import name_jobs
 from scorepath.sweeps.records import known_jobs, read_sweep, record_overrides
+from scorepath.sweeps.state import FAILED, FINISHED, RUNNING, STOPPED, WAITING, settled, state_of
 
 pytestmark = [
     # Lightning 2.6 calls what torch 2.13 deprecates
@@ -388,7 +393,7 @@ def test_the_same_command_does_nothing_that_is_done(grid):
     again = succeed(sweep(grid.directory.parents[2], *SMALL, *GRID, "record_episode=false"))
     assert snapshot(grid.directory).keys() == before.keys()
     assert {path for path, content in snapshot(grid.directory).items() if content != before[path]} <= {"multirun.yaml"}
-    assert again.out.splitlines() == grid.out.splitlines()[-len(again.out.splitlines()) :]
+    assert table(again) == table(grid)
     assert again.err == ""
 
 
@@ -397,6 +402,72 @@ def test_a_sweep_of_one_job_without_overrides(tmp_path):
     outcome = sweep(tmp_path, "hydra.verbose=false", "max_env_steps=1")
     assert outcome.code == 0, outcome.err
     assert set(table(outcome)) == {"max_env_steps-1"}
+
+
+# ------------------------------------------------------------------ states
+
+
+def summarized(folder, **content) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "summary.json").write_text(json.dumps(content))
+
+
+def test_the_state_of_a_job_is_that_of_its_folder(tmp_path):
+    job = tmp_path / "job"
+    assert state_of(job) == WAITING
+    record_overrides(job, ["seed=0"])
+    assert state_of(job) == WAITING
+    with locked(job):
+        assert state_of(job) == RUNNING
+    assert state_of(job) == WAITING  # held for an instant, before anything was done
+    (job / "train.log").touch()
+    assert state_of(job) == STOPPED
+    summarized(job, status="interrupted")
+    assert state_of(job) == STOPPED
+    summarized(job, status="failed", error="no")
+    assert state_of(job) == FAILED
+    with locked(job):
+        assert state_of(job) == RUNNING  # again
+    for status in ("solved", "completed"):
+        summarized(job, status=status)
+        with locked(job):
+            assert state_of(job) == FINISHED  # which is about to end
+        assert state_of(job) == FINISHED
+    (job / "summary.json").write_text("{")
+    assert state_of(job) == STOPPED
+
+
+@pytest.mark.parametrize(
+    ("status", "retry", "expected"),
+    [
+        ("completed", False, True),
+        ("solved", True, True),
+        ("failed", False, True),
+        ("failed", True, False),
+        ("interrupted", False, False),
+    ],
+)
+def test_a_job_is_settled_by_its_status(tmp_path, status, retry, expected):
+    """As another process may have left it in the meantime."""
+    summarized(tmp_path, status=status, env_steps=7)
+    assert settled(tmp_path, retry) == ({"status": status, "env_steps": 7} if expected else None)
+    assert settled(tmp_path / "nothing", retry) is None
+
+
+def test_a_folder_can_be_asked_about_while_a_run_takes_it(tmp_path):
+    """Those who ask hold the lock for an instant, which refuses nobody."""
+    script = "import sys; from pathlib import Path; from scorepath.run.lock import is_locked\n"
+    script += "while True: is_locked(Path(sys.argv[1]))"
+    (tmp_path / ".lock").touch()
+    askers = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], env=environment()) for _ in range(2)]
+    try:
+        for _ in range(200):
+            with locked(tmp_path):
+                assert is_locked(tmp_path)
+    finally:
+        for asker in askers:
+            asker.kill()
+            asker.wait()
 
 
 # ------------------------------------------------------------------ jobs that have changed
@@ -566,3 +637,4 @@ def test_a_signal_ends_the_sweep_and_the_jobs_can_be_resumed(tmp_path):
     resumed = sweep(tmp_path, *held)
     assert resumed.code == 0, resumed.err
     assert [summary["status"] for summary in summaries(resumed).values()] == ["completed", "completed"]
+    assert (stopped.directory / "seed-0" / "train.log").read_text().count("Resuming from") == 1

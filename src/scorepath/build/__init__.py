@@ -46,7 +46,7 @@ def make_policy(cfg: DictConfig, env: AbstractEnvironment, dist_name: str) -> Po
         ConfigError: if the distribution cannot act in the action space.
     """
     head_class = get_class(cfg.dist._target_)
-    check_head(dist_name, head_class, env, dist_options())
+    check_head(dist_name, head_class, env, dist_options)
     seed_torch(cfg.seed, Stream.INITIALISATION)
     shape = env.observation_space.shape or ()
     size = torch.Size(shape).numel()

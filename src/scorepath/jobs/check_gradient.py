@@ -29,7 +29,7 @@ def check_gradient(cfg: DictConfig) -> None:
     names = {group: str(option) for group, option in HydraConfig.get().runtime.choices.items()}
     problem = construct(cfg.problem, f"problem={names['problem']}")
     env = problem.env(1)
-    check_head(names["dist"], get_class(cfg.dist._target_), env, dist_options(), problem_environments)
+    check_head(names["dist"], get_class(cfg.dist._target_), env, dist_options, problem_environments)
     policy, estimator, baseline = make_slots(cfg, env, names)
     report = check(
         problem,

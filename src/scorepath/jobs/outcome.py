@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from scorepath.errors import ConfigError, InterruptedRunError, OutputError, ScorepathError
+from scorepath.errors import ConfigError, InterruptedRunError, OutputError, ScorepathError, SweepInterruptedError
 from scorepath.run.directory import holds_run, is_main_process, write_json
 from scorepath.run.printing import log_to_file
 from scorepath.run.redaction import Redaction
@@ -33,7 +33,7 @@ def reported(summary: Summary, cfg: DictConfig, directory: Path) -> Iterator[Non
     except BaseException as error:
         harmless = False
         explained = _explain(error, cfg, directory)
-        if not isinstance(error, InterruptedRunError):
+        if not isinstance(error, InterruptedRunError | SweepInterruptedError | KeyboardInterrupt):
             summary.error = redaction.text(str(explained)) or type(explained).__name__
         elif summary.status == "failed":  # and not ended by itself, just before
             summary.status = "interrupted"

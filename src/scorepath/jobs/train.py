@@ -56,6 +56,7 @@ def train(cfg: DictConfig) -> float | None:
             summary = settled(directory, cfg.retry_failed)  # by another process, just now
             if summary is not None:
                 return summary.get(cfg.objective)
+            log.info("%s", directory.name)
             cfg.resume = cfg.resume or ("auto" if holds_run(directory) else None)
         return _train(cfg, directory)
 

@@ -66,6 +66,14 @@ def is_locked(directory: Path) -> bool:
     return False
 
 
+def holder(directory: Path) -> int | None:
+    """The process of this machine that holds the folder, by its number, if it is known."""
+    if not is_locked(directory):
+        return None
+    words = (_read(directory / ".lock.owner") or _read(directory / ".lock") or "").split()
+    return int(words[0]) if words and words[0].isdecimal() else None
+
+
 def _is_held(file: Path) -> bool:
     """The same on Windows, whose locks cannot be shared."""
     lock = FileLock(file, timeout=0)

@@ -18,7 +18,7 @@ from scorepath.errors import InterruptedRunError
 log = logging.getLogger("scorepath")
 SAVE = getattr(signal, "SIGUSR1", None)  # Windows has none
 _HANG_UP = getattr(signal, "SIGHUP", None)  # nor this
-_SIGNALS = tuple(number for number in (signal.SIGINT, signal.SIGTERM, _HANG_UP, SAVE) if number is not None)
+SIGNALS = tuple(number for number in (signal.SIGINT, signal.SIGTERM, _HANG_UP, SAVE) if number is not None)
 _LOOK = 0.5  # seconds between two looks at a run that is to stop
 
 
@@ -69,7 +69,7 @@ class Signals:
     def install(self) -> dict[int, Any]:
         """Listens, also where another has taken the place of our handlers. Returns those of before."""
         ignored = _HANG_UP is not None and signal.getsignal(_HANG_UP) == signal.SIG_IGN
-        heard = [number for number in _SIGNALS if not (ignored and number == _HANG_UP)]
+        heard = [number for number in SIGNALS if not (ignored and number == _HANG_UP)]
         return {number: signal.signal(number, self._handle) for number in heard}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -43,7 +43,8 @@ def run_job(cfg: DictConfig, job: Callable[[DictConfig], Any], show_traceback: b
     except InUseError:
         return None  # another process has it, which is no failure
     except InterruptedRunError as error:
-        raise SweepInterruptedError(str(error), error.exit_code) from error
+        # without its remedy: it is the sweep that continues
+        raise SweepInterruptedError(str(error).partition(";")[0], error.exit_code) from error
     except Exception as error:
         sentence = Redaction(OmegaConf.to_yaml(cfg)).text(str(error)) or type(error).__name__
         _write_failure(directory, sentence)

@@ -25,6 +25,7 @@ from scorepath.run.reading import check_sweep_folder
 from scorepath.sweeps.plan import Compose, Job, plan_sweep
 from scorepath.sweeps.records import read_sweep, record_overrides
 from scorepath.sweeps.state import FAILED, FINISHED, RUNNING, read_summary, state_of
+from scorepath.sweeps.stopping import passing_on
 from scorepath.sweeps.table import format_sweep
 
 log = logging.getLogger("scorepath")
@@ -59,12 +60,12 @@ def run_sweep(config: DictConfig, arguments: Sequence[str], compose: Compose, la
     except OSError as error:
         raise ConfigError(unwritable(directory, error)) from error
     work = _Work(jobs, launch, attempts, retry_failed=bool(config.get("retry_failed")))
+    log.info("%d of %d jobs of %s are to be done.", len(work.left()), len(jobs), escape(str(directory)))
     try:
-        work.do()
+        with passing_on([job.folder for job in jobs]):
+            work.do()
     except SweepInterruptedError as stopped:
-        raise _interrupted(str(stopped), stopped.exit_code, jobs) from stopped
-    except KeyboardInterrupt as stopped:
-        raise _interrupted("interrupted", 130, jobs) from stopped
+        raise _interrupted(stopped, jobs) from stopped
     finally:
         print(format_sweep(read_sweep(directory)))
     _report(work, retry_failed="retry_failed" in config)
@@ -79,15 +80,17 @@ class _Work:
         self._launch, self._attempts = launch, attempts
         self._lost: Counter[str] = Counter()
         # failures that are to be tried again, until they fail once more
-        self._before = {job.name: _stamp(job.folder / "summary.json") for job in jobs} if retry_failed else {}
+        retried = [job for job in jobs if retry_failed and state_of(job.folder) == FAILED]
+        self._before = {job.name: _stamp(job.folder / "summary.json") for job in retried}
         self._waited = False
+
+    def left(self) -> list[Job]:
+        """The jobs that have neither finished nor failed, or are to try again."""
+        return [job for job in self.jobs if self._is_open(job)]
 
     def do(self) -> None:
         """Launches until nothing is left."""
-        for job in self.jobs:
-            if job.name in self._before and state_of(job.folder) != FAILED:
-                del self._before[job.name]
-        while left := [job for job in self.jobs if self._is_open(job)]:
+        while left := self.left():
             free = [job for job in left if state_of(job.folder) != RUNNING]
             if free:
                 # one that has been lost twice is launched alone: it must not take others with it
@@ -152,12 +155,12 @@ def _first_line(error: Exception) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _interrupted(sentence: str, exit_code: int, jobs: Sequence[Job]) -> ScorepathError:
+def _interrupted(stopped: SweepInterruptedError, jobs: Sequence[Job]) -> ScorepathError:
     left = [job.name for job in jobs if state_of(job.folder) != FINISHED]
     error = ScorepathError(
-        f"{sentence}. Of {len(jobs)} jobs these are left: {'; '.join(left)}. The same command continues with them."
+        f"{stopped}. Of {len(jobs)} jobs these are left: {'; '.join(left)}. The same command continues with them."
     )
-    error.exit_code = exit_code
+    error.exit_code = stopped.exit_code
     return error
 
 
