@@ -2,6 +2,7 @@
 nothing heavy.
 """
 
+import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -50,8 +51,9 @@ class ScorepathSweeper(Sweeper):
         """Has the chosen launcher run jobs in the folders that they have."""
         if isinstance(self._launcher, AbstractJobLauncher):
             return self._launcher.launch_jobs(jobs, first, self._attempts)
-        overrides = [[*job.overrides, f"hydra.sweep.subdir='{job.name}'"] for job in jobs]
-        return self._launcher.launch(overrides, initial_job_idx=first)
+        from scorepath.sweeps.worker import sweep_overrides  # noqa: PLC0415
+
+        return self._launcher.launch([sweep_overrides(job) for job in jobs], initial_job_idx=first)
 
 
 class AbstractJobLauncher(Launcher):
@@ -114,21 +116,21 @@ class SubmititLauncher(AbstractJobLauncher):
         cluster: submitit's name of it: local or slurm.
         workers: how many.
         folder: of what submitit writes.
-        options: of its executor, as conf/hydra/launcher/submitit_slurm.yaml has them.
+        executor: what it is to ask the cluster for, as conf/hydra/launcher/submitit_slurm.yaml has it.
     """
 
     needs = "submitit"
 
-    def __init__(self, cluster: str, workers: int, folder: str, **options: Any) -> None:
-        self._cluster, self._workers, self._folder = cluster, workers, folder
-        self._options = {key: _plain(value) for key, value in options.items()}
+    def __init__(self, cluster: str, workers: int, folder: str, executor: DictConfig) -> None:
+        self._options = {"cluster": cluster, "workers": workers, "folder": folder, "executor": _plain(executor)}
 
     def launch_jobs(self, jobs: Sequence[Any], first: int, attempts: int) -> Sequence[JobReturn]:
+        # by which a run saves and has SLURM put it back; submitit reads this when it is imported
+        os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")
         from scorepath.sweeps.submitit_launcher import launch  # noqa: PLC0415
 
-        worker = self._worker()
-        return launch(worker, jobs, first, attempts, self._cluster, self._workers, self._folder, self._options)
+        return launch(self._worker(), jobs, first, attempts, **self._options)
 
 
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+def _plain(options: DictConfig) -> Any:
+    return OmegaConf.to_container(options, resolve=True)

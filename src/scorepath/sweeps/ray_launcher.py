@@ -1,8 +1,10 @@
 """Jobs as tasks of Ray, on this machine or on a cluster. One that is lost with its worker goes on in another."""
 
 import logging
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import ray
@@ -10,8 +12,9 @@ from hydra.core.utils import JobReturn
 from ray.exceptions import RayError
 
 from scorepath.errors import ScorepathError, SweepInterruptedError
+from scorepath.run.signals import SAVE, SIGNALS
 from scorepath.sweeps.plan import Job
-from scorepath.sweeps.worker import Losses, Worker, heard, interrupted
+from scorepath.sweeps.worker import Losses, Worker
 
 log = logging.getLogger("scorepath")
 
@@ -46,7 +49,7 @@ def launch(
         ScorepathError: if there is no cluster.
         SweepInterruptedError: after a signal, with running jobs saved.
     """
-    with _connected(address, cluster), heard() as signals:
+    with _connected(address, cluster), _heard() as signals:
         losses = Losses(attempts)
         losses.begin(jobs)
         sent = ray.put(worker)
@@ -57,7 +60,7 @@ def launch(
             done, _ = ray.wait(list(pending), num_returns=len(pending), timeout=_LOOK)
             if signals:
                 _stop(list(pending))
-                raise interrupted(signals[0])
+                raise SweepInterruptedError(f"{signals[0].name}: stopped", 128 + signals[0])
             for reference in done:
                 index = pending.pop(reference)
                 outcome = _outcome(reference)
@@ -97,9 +100,32 @@ def _stop(pending: list[Any]) -> None:
 
 
 @contextmanager
+def _heard() -> Iterator[list[signal.Signals]]:
+    """Notes the first signal that is to end the sweep: Ray swallows what a handler raises while it waits.
+
+    A second one ends this process at once.
+    """
+    received: list[signal.Signals] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        received.append(signal.Signals(number))
+        for heard in previous:
+            signal.signal(heard, signal.SIG_DFL)
+
+    ends = [number for number in SIGNALS if number != SAVE and signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, hear) for number in ends}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def _connected(address: str, cluster: Mapping[str, Any]) -> Iterator[None]:
     """A cluster to send tasks to; one that was started here ends here."""
     options = cluster if address == LOCAL else {}
+    before = signal.getsignal(signal.SIGTERM)  # Ray puts its own in the place
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except ConnectionError as error:
@@ -111,3 +137,4 @@ def _connected(address: str, cluster: Mapping[str, Any]) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        signal.signal(signal.SIGTERM, before)

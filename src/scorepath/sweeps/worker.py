@@ -2,13 +2,10 @@
 
 import os
 import platform
-import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -17,10 +14,8 @@ from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from scorepath.errors import ScorepathError, SweepInterruptedError
+from scorepath.errors import ScorepathError
 from scorepath.sweeps.plan import Job
-
-_HANG_UP = getattr(signal, "SIGHUP", None)  # Windows has none
 
 
 @dataclass(frozen=True)
@@ -31,7 +26,7 @@ class Worker:
         context: Hydra's, with the loader that composes jobs.
         task: what a job is.
         config: of the sweep.
-        directory: the working directory, which relative paths are meant from.
+        directory: the working directory.
         singletons: the state of Hydra's.
     """
 
@@ -41,11 +36,11 @@ class Worker:
     directory: str = field(default_factory=os.getcwd)
     singletons: Any = field(default_factory=Singleton.get_state)
 
-    def run(self, job: Job, number: int) -> JobReturn:
-        """Runs one job; how it ended, without its configs, for these would fill the memory of a process that waits.
+    def enter(self) -> None:
+        """Goes to the working directory, which relative paths are meant from.
 
         Raises:
-            SweepInterruptedError: if a signal ended it.
+            ScorepathError: if this machine does not have it.
         """
         try:
             os.chdir(self.directory)
@@ -54,6 +49,14 @@ class Worker:
                 f"{self.directory} is not on {platform.node()} ({error.strerror}): every machine needs the folder "
                 "that the sweep was started in."
             ) from error
+
+    def run(self, job: Job, number: int) -> JobReturn:
+        """Runs one job; how it ended, without its configs, for these would fill the memory of a process that waits.
+
+        Raises:
+            SweepInterruptedError: if a signal ended it.
+        """
+        self.enter()
         setup_globals()
         Singleton.set_state(self.singletons)
         config = self.context.config_loader.load_sweep_config(self.config, sweep_overrides(job))
@@ -98,7 +101,7 @@ class Losses:
         Args:
             words: of what lost it.
         """
-        return failure(f"its process ended {self._attempts} times before a step forward: {words}")
+        return failure(f"its process was lost {self._attempts} times without a step forward ({words})")
 
 
 def failure(sentence: str) -> JobReturn:
@@ -117,32 +120,3 @@ def stamp(file: Path) -> int | None:
         return file.stat().st_mtime_ns
     except OSError:
         return None
-
-
-@contextmanager
-def heard() -> Iterator[list[int]]:
-    """Notes the signals that are to end a sweep, so that what was launched can be ended first.
-
-    Raises:
-        SweepInterruptedError: at a second one.
-    """
-    received: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        if len(received) > 1:
-            raise interrupted(number)
-
-    ignored = _HANG_UP is not None and signal.getsignal(_HANG_UP) == signal.SIG_IGN
-    numbers = [signal.SIGINT, signal.SIGTERM, *([_HANG_UP] if _HANG_UP is not None and not ignored else [])]
-    previous = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def interrupted(number: int) -> SweepInterruptedError:
-    """What ends a sweep after a signal."""
-    return SweepInterruptedError(f"{signal.Signals(number).name}: the sweep was stopped", 128 + number)
