@@ -24,7 +24,7 @@ RAY = ("hydra/launcher=ray", "hydra.launcher.cluster.num_cpus=2")
 SUBMITIT = ("hydra/launcher=submitit_local",)
 LAUNCHERS = pytest.mark.parametrize("launcher", [RAY, SUBMITIT], ids=["ray", "submitit"])
 SMALL = ("episodes_per_update=4", "eval.episodes=3", "record_episode=false", "stop_when_solved=false", "logger=csv")
-JOBS = ("dist=bernoulli,categorical", "seed=range(0,4)", "max_env_steps=10000", "eval.every_env_steps=500", *SMALL)
+JOBS = ("dist=bernoulli,categorical", "seed=range(0,4)", "max_env_steps=3000", "eval.every_env_steps=300", *SMALL)
 TINY = ("max_env_steps=600", "eval.every_env_steps=300", "seed=range(0,200)", *SMALL)
 KILLS = 6  # of each launcher
 
