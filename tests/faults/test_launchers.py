@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from helpers import FAULTY, Outcome, finish, snapshot, start, succeed, sweep, with_mark
 from processes import PATIENCE
+from slurm import install
 from test_killed_sweeps import finished, results
 
 from scorepath.run.lock import holder
@@ -153,4 +155,26 @@ def test_a_signal_to_the_command_has_the_jobs_saved(tmp_path, launcher):
     summaries = {path.parent.name: json.loads(path.read_text()) for path in directory.glob("*/summary.json")}
     assert {"seed-0", "seed-1"} <= summaries.keys()
     assert {summary["status"] for summary in summaries.values()} == {"interrupted"}
+    assert left_behind(tmp_path) == []
+
+
+def test_slurm_takes_a_machine_away(undisturbed, tmp_path):
+    """It sends SIGUSR1 before that: the run saves, the worker is put back in the queue and goes on when it starts."""
+    pytest.importorskip("submitit")
+    slurm = install(tmp_path / "bin")
+    command = ("-m", "sweep=it", "hydra/launcher=submitit_slurm", "hydra.launcher.workers=2", *JOBS)
+    process = start("train", tmp_path, *command, MARK=tmp_path.name, **slurm)
+    directory = directory_of(tmp_path)
+    until(lambda: half_done(directory), process)
+    job, worker = next(iter(half_done(directory).items()))
+    os.kill(worker, signal.SIGUSR1)
+    outcome = finish(process, directory)
+    assert outcome.code == 0, outcome.err
+    assert results(directory) == results(undisturbed.directory)
+    (told,) = (tmp_path / "bin" / "told").read_text().splitlines()
+    assert re.fullmatch(r"requeue \d+_[01]", told)
+    (log,) = directory.glob(f".submitit/*/*/{told.split()[1]}_0_log.out")
+    assert log.read_text().count("Starting with") == 2
+    assert "Saved at" in (job / "train.log").read_text()
+    assert beginnings(job) == 2
     assert left_behind(tmp_path) == []
