@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import Outcome, finish, start, succeed, sweep, with_mark, without_time
+from helpers import Outcome, finish, start, succeed, sweep, wait_for, with_mark, without_time
+from processes import PATIENCE
 
 from scorepath.run.csv_logger import read_metrics
 from scorepath.sweeps.records import read_sweep
@@ -125,15 +126,31 @@ def test_a_job_that_always_loses_its_process_is_given_up(tmp_path):
         assert f"  under-training_step_seed-{seed}: its process ended without a word 3 times" in outcome.err
 
 
+def test_workers_end_with_a_command_that_is_killed(tmp_path):
+    """Their jobs save what they have, and the next command goes on from there."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    long = ("max_env_steps=1000000", "seed=0,1", *JOBS[3:])
+    process = start("train", tmp_path, "-m", "sweep=it", *JOBLIB, *long, MARK=tmp_path.name)
+    directory = tmp_path / "outputs" / "sweeps" / "it"
+    for seed in (0, 1):
+        wait_for(directory / f"seed-{seed}" / "checkpoints" / "last.ckpt", process)
+    process.kill()
+    finish(process, directory)  # whose output ends with the last process that could write to it
+    assert {json.loads(path.read_text())["status"] for path in directory.glob("*/summary.json")} == {"interrupted"}
+    deadline = time.monotonic() + PATIENCE
+    while with_mark(f"MARK={tmp_path.name}"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_a_signal_to_the_command_ends_the_workers_too(tmp_path):
     """Each saves what it has, and the sentence says what is left."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     long = ("max_env_steps=1000000", "seed=0,1", "stop_when_solved=false", *JOBS[4:])
     process = start("train", tmp_path, "-m", "sweep=it", *JOBLIB, *long, MARK=tmp_path.name)
     directory = tmp_path / "outputs" / "sweeps" / "it"
-    while not all((directory / f"seed-{seed}" / "checkpoints" / "last.ckpt").exists() for seed in (0, 1)):
-        assert process.poll() is None
-        time.sleep(0.05)
+    for seed in (0, 1):
+        wait_for(directory / f"seed-{seed}" / "checkpoints" / "last.ckpt", process)
     process.send_signal(signal.SIGTERM)
     outcome = finish(process, directory)
     assert outcome.code == 143

@@ -98,30 +98,3 @@ def test_an_interrupted_sweep_says_which_jobs_are_left(tmp_path):
     assert rest.code == 0, rest.err
     statuses = [json.loads(path.read_text())["status"] for path in tmp_path.glob("outputs/sweeps/it/*/summary.json")]
     assert statuses == ["completed"] * 3
-
-
-def test_a_worker_of_a_launcher_that_is_killed(tmp_path):
-    """joblib ends all other jobs with it: the table shows which are done, and how to continue the others."""
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    quick = ("logger=csv", "record_episode=false", "eval.episodes=2", "eval.every_env_steps=500", "sweep=it")
-    command = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "stop_when_solved=false", *quick)
-    steps = "max_env_steps=1000,10000000,20000000"
-    process = start("train", tmp_path, *command, steps)
-    jobs = [tmp_path / "outputs" / "sweeps" / "it" / f"max_env_steps-{number}" for number in (1000, 10**7, 2 * 10**7)]
-    wait_for(jobs[0] / "summary.json", process)
-    wait_for(jobs[2] / "checkpoints" / "last.ckpt", process)
-    os.kill(int((jobs[2] / ".lock").read_text()), signal.SIGKILL)
-    outcome = finish(process, tmp_path)
-    assert outcome.code == 1
-    table = outcome.out[outcome.out.index("job ") :]
-    assert [line.split()[:2] for line in table.splitlines()[2:]] == [
-        ["max_env_steps-1000", "completed"],
-        ["max_env_steps-10000000", "no"],
-        ["max_env_steps-20000000", "no"],
-    ]
-    assert "Traceback" not in outcome.err
-    # beside what Python's resource tracker has to say of a process that was killed
-    (sentence,) = [line for line in outcome.err.splitlines() if line.startswith("scorepath: ")]
-    assert "a process of the launcher was lost" in sentence
-    assert f"Of 3 jobs these are not done: {jobs[1].name}; {jobs[2].name}." in sentence
-    assert "sweep=it resume=auto continues with them" in sentence

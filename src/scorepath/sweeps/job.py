@@ -14,6 +14,7 @@ from scorepath.run.directory import holds_run, write_json
 from scorepath.run.printing import describe
 from scorepath.run.reading import check_run_folder
 from scorepath.run.redaction import Redaction
+from scorepath.sweeps.stopping import follow_parent
 
 SWEEPER = "hydra_plugins.scorepath_plugins.ScorepathSweeper"
 
@@ -36,6 +37,7 @@ def run_job(cfg: DictConfig, job: Callable[[DictConfig], Any], show_traceback: b
         ScorepathError: one sentence, which another process can be handed.
         SweepInterruptedError: if a signal ended it.
     """
+    follow_parent()
     directory = Path(HydraConfig.get().runtime.output_dir)
     try:
         check_run_folder(directory, of_sweep=True)

@@ -1,4 +1,4 @@
-"""A signal to a sweep is one to its jobs, also to those that other processes of the same command have in hand."""
+"""What ends a sweep ends its jobs: signals are passed on to its workers, and no worker outlives its command."""
 
 import contextlib
 import os
@@ -15,6 +15,8 @@ from scorepath.run.lock import holder
 from scorepath.run.signals import SAVE, SIGNALS
 
 _LOOK = 0.1  # seconds between two looks at jobs that are to stop
+_FOLLOW = 1.0  # seconds between two looks whether a worker's parent is alive
+_own: set[int] = set()  # numbers of processes that need not look, or do it already
 
 
 @contextlib.contextmanager
@@ -24,6 +26,7 @@ def passing_on(folders: Sequence[Path]) -> Iterator[None]:
     By one that ends, the jobs save what they have, and SweepInterruptedError is raised after the last. A second one
     ends this process at once. A job in this very process hears its signals itself.
     """
+    _own.add(os.getpid())
     if threading.current_thread() is not threading.main_thread():  # which alone may listen
         yield
         return
@@ -51,6 +54,26 @@ def passing_on(folders: Sequence[Path]) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def follow_parent() -> None:
+    """Has a launcher's worker end with the process that started it, which may be killed: the job saves what it has.
+
+    joblib's workers would wait for ever for one that has gone, with all that they have imported.
+    """
+    if os.getpid() in _own:
+        return
+    _own.add(os.getpid())
+    parent = os.getppid()
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(_FOLLOW)
+        while True:  # the first one is heard by the job, if there is one, and the next after it by nobody
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(_FOLLOW)
+
+    threading.Thread(target=look, daemon=True).start()
 
 
 def _held_below(folders: Sequence[Path]) -> set[int]:
