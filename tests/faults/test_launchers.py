@@ -138,7 +138,8 @@ def test_a_job_that_always_dies(tmp_path, launcher):
     for seed in range(3):
         name = f"under-training_step_seed-{seed}"
         assert f"  {name}: its process was lost 3 times without a step forward" in outcome.err
-        assert beginnings(outcome.directory / name) == 3
+        # a worker of submitit that lives does not hear that a job was given up, and may try it once more
+        assert beginnings(outcome.directory / name) in ((3,) if launcher == RAY else (3, 4))
 
 
 @LAUNCHERS

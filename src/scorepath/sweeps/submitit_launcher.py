@@ -44,6 +44,8 @@ class Taker:
         """Returns the jobs that failed here, and why."""
         signal.signal(signal.SIGTERM, _leave)  # submitit would go on
         self._worker.enter()
+        in_hand = _in_hand(submitit.JobEnvironment())
+        in_hand.unlink(missing_ok=True)  # of its life before SLURM put it back in the queue
         failed, tried = {}, set()
         while free := [number for number, job in self._jobs.items() if number not in tried and self._is_free(job)]:
             for number in free:
@@ -51,10 +53,12 @@ class Taker:
                 if not self._is_free(job):
                     continue  # by now
                 tried.add(number)
+                in_hand.write_text(job.name)
                 try:
                     done = self._worker.run(job, number)
                 except SweepInterruptedError as stopped:
                     sys.exit(stopped.exit_code)
+                in_hand.unlink()
                 if done.status == JobStatus.FAILED:
                     failed[job.name] = str(done._return_value)  # noqa: SLF001 (the property raises it)
         return failed
@@ -109,41 +113,37 @@ def launch(
     submit = _executor(cluster, Path(folder), executor)
     taker, losses = Taker(worker, jobs, first), Losses(attempts)
     losses.begin(jobs)
-    begun = {job.name: _begun(job) for job in jobs}
-    failed: dict[str, JobReturn] = {}
+    ends: dict[str, JobReturn] = {}  # of jobs without a result
     barren = 0  # workers in a row that have begun nothing
     crew = _send(submit, taker, min(workers, len(jobs)))
     try:
         while crew:
             time.sleep(_LOOK)
             ended = [member for member in crew if member.done()]
-            if not ended:
-                continue
             crew = [member for member in crew if member not in ended]
             for member in ended:
-                failed |= {name: failure(sentence) for name, sentence in _failures(member).items()}
-            now = {job.name: _begun(job) for job in jobs}  # before the look at who runs
-            free = [job for job in taker.left().values() if state_of(job.folder) != RUNNING]
-            for job in [job for job in free if now[job.name] != begun[job.name]]:
-                if losses.again(job):
-                    log.warning("%s was lost with its worker and is launched again.", job.name)
-                else:
-                    failed[job.name] = losses.given_up("as when it is killed or memory runs out")
-                    free.remove(job)
-            barren = barren + len(ended) if now == begun and free else 0
-            if barren >= attempts:
-                raise ScorepathError(
-                    f"{barren} workers of submitit ended without a job begun: {_last_words(ended[-1])}"
-                )
-            begun = now
-            taker.without(failed)
-            if free:
+                failed, lost = _report(member), _lost(member, jobs)
+                barren = 0 if failed is not None or lost else barren + 1
+                if barren >= attempts:
+                    raise ScorepathError(
+                        f"{barren} workers of submitit ended without a job begun: {_last_words(member)}"
+                    )
+                ends |= {name: failure(sentence) for name, sentence in (failed or {}).items()}
+                for job in lost:
+                    if losses.again(job):
+                        log.warning("%s was lost with its worker and is launched again.", job.name)
+                    else:
+                        ends[job.name] = losses.given_up("as when it is killed or memory runs out")
+            if ended:
+                taker.without(ends)
+                left = taker.left().values()
+                if not left:
+                    break  # and those that still wait for a machine need none
+                free = [job for job in left if state_of(job.folder) != RUNNING]
                 crew += _send(submit, taker, min(len(ended), len(free)))
-            elif not taker.left():
-                break  # and those that still wait for a machine need none
     finally:
         _stop(crew)
-    return [failed.get(job.name, JobReturn()) for job in jobs]
+    return [ends.get(job.name, JobReturn()) for job in jobs]
 
 
 def _executor(cluster: str, folder: Path, parameters: Mapping[str, Any]) -> submitit.AutoExecutor:
@@ -163,14 +163,28 @@ def _send(executor: submitit.AutoExecutor, taker: Taker, workers: int) -> list[s
         return [executor.submit(taker) for _ in range(workers)]
 
 
-def _failures(member: submitit.Job) -> dict[str, str]:
-    """What a worker says of the jobs that failed, if it lived to say it."""
+def _report(member: submitit.Job) -> dict[str, str] | None:
+    """What a worker says of the jobs that failed, or None if it did not live to say it."""
     if not member.paths.result_pickle.exists():
-        return {}
+        return None
     try:
         return member.result()
     except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError):
-        return {}
+        return None
+
+
+def _lost(member: submitit.Job, jobs: Sequence[Job]) -> list[Job]:
+    """The job that a worker had in hand when it ended, if it had one."""
+    try:
+        name = _in_hand(member).read_text()
+    except FileNotFoundError:
+        return []
+    return [job for job in jobs if job.name == name and state_of(job.folder) != FINISHED]
+
+
+def _in_hand(worker: submitit.Job | submitit.JobEnvironment) -> Path:
+    """The file that names the job which a worker runs."""
+    return worker.paths.folder / "in_hand"
 
 
 def _last_words(member: submitit.Job) -> str:
@@ -196,7 +210,3 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 def _summary(job: Job) -> int | None:
     return stamp(job.folder / "summary.json")
-
-
-def _begun(job: Job) -> int | None:
-    return stamp(job.folder / ".lock")
