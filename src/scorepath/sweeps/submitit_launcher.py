@@ -43,6 +43,7 @@ class Taker:
     def __call__(self) -> dict[str, str]:
         """Returns the jobs that failed here, and why."""
         signal.signal(signal.SIGTERM, _leave)  # submitit would go on
+        logging.getLogger("submitit").propagate = False  # or what it says stands in the log of the last job
         self._worker.enter()
         in_hand = _in_hand(submitit.JobEnvironment())
         in_hand.unlink(missing_ok=True)  # of its life before SLURM put it back in the queue
