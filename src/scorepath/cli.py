@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -54,6 +56,7 @@ def _main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
 
     forget()
     command = describe_process(os.getpid())
+    _prefer_our_options()
     failed: list[Exception] = []
 
     def checked(cfg: DictConfig) -> Any:
@@ -100,6 +103,14 @@ def _main(config_name: str, job: Callable[[DictConfig], Any]) -> None:
         _end(explain(error, config_name, sys.argv[1:]), ConfigError.exit_code)
     finally:
         garbage.skip_last()
+
+
+def _prefer_our_options() -> None:
+    """Takes away launchers that other plugins have by the names of ours: Hydra would merge them into ours."""
+    Plugins.instance()  # has them all imported
+    launchers = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
+    for file in (CONF / "hydra" / "launcher").glob("*.yaml"):
+        launchers.pop(file.name, None)
 
 
 def _print_traceback(kind: type[BaseException], error: BaseException, trace: Any) -> None:

@@ -614,7 +614,7 @@ def test_joblib_runs_two_jobs_at_a_time(tmp_path):
 
 @pytest.mark.slow
 def test_submitit_runs_jobs_in_processes_of_their_own(tmp_path):
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    pytest.importorskip("submitit")
     arguments = ("debug=one_update", "logger=none", "callbacks=none", "dist=bernoulli,normal", "seed=0")
     process = start("train", tmp_path, "-m", "sweep=it", "hydra/launcher=submitit_local", *arguments)
     outcome = finish(process, tmp_path / "outputs" / "sweeps" / "it")
