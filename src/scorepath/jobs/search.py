@@ -85,7 +85,6 @@ def search(cfg: DictConfig) -> None:
 def _open(cfg: DictConfig, runs: "Runs") -> "Study":
     """The study, once all that can be refused has not been."""
     from scorepath.search.space import corners, default_setting, overrides_of, parse_space  # noqa: PLC0415
-    from scorepath.search.study import Study  # noqa: PLC0415
 
     command = HydraConfig.get()
     content = OmegaConf.to_container(command.sweeper)["space"]  # type: ignore[index, call-overload]
@@ -109,6 +108,8 @@ def _open(cfg: DictConfig, runs: "Runs") -> "Study":
     maximize = (cfg.direction or ("maximize" if cfg.objective in _LARGER_IS_BETTER else "minimize")) == "maximize"
     what = {"space": content, "seed": cfg.seed, "seeds": cfg.seeds, "prune": cfg.prune, "maximize": maximize}
     what["config"] = of_the_run(plain)
+    from scorepath.search.study import Study  # noqa: PLC0415 (takes torch)
+
     folder = Path("outputs", "searches", cfg.search)
     return Study(folder, space, default, cfg.seed, maximize, json.loads(json.dumps(what, default=str)))
 

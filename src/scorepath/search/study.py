@@ -8,6 +8,7 @@ that no sampler has a state to be lost.
 
 import logging
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -120,12 +121,12 @@ class Study:
             check_links(folder, JOURNAL)
             self._lock = StudyLock(folder)
             with self._lock:
-                self._study = optuna.create_study(
-                    storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL), lock_obj=self._lock)),
-                    study_name=folder.name,
-                    direction="maximize" if maximize else "minimize",
-                    load_if_exists=True,
-                )
+                storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL), lock_obj=self._lock))
+                if folder.name in optuna.get_all_study_names(storage):  # to create it once more would add a line
+                    self._study = optuna.load_study(study_name=folder.name, storage=storage)
+                else:
+                    direction = "maximize" if maximize else "minimize"
+                    self._study = optuna.create_study(study_name=folder.name, storage=storage, direction=direction)
                 there = self._study.user_attrs.get(_WHAT)
                 if there is None:
                     self._study.set_user_attr(_WHAT, dict(what))
@@ -249,7 +250,9 @@ class Study:
                 optuna.create_trial(params=trial.params, distributions=trial.distributions, value=_value(trial))
             )
         try:
-            return optuna.importance.get_param_importances(copy)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of keys that few trials have
+                return optuna.importance.get_param_importances(copy)
         except (ValueError, RuntimeError) as error:
             raise ScorepathError(str(error)) from error
 
