@@ -7,6 +7,7 @@ import shlex
 import sys
 import warnings
 from pathlib import Path
+from wsgiref.util import setup_testing_defaults
 
 import pytest
 import yaml
@@ -303,6 +304,38 @@ def test_settings_are_given_up_and_fail_and_the_best_mean_wins(tmp_path):
 def test_without_pruning_all_seeds_are_run(tmp_path):
     own = race(tmp_path, [[90.0, 91.0, 89.0], [10.0, 12.0, 9.0], [11.0, 12.0, 9.0]], prune=False)
     assert [len(values_of(trial)) for trial in own.trials()] == [3, 3, 3]
+
+
+def test_a_trial_that_is_not_of_the_space_is_refused(tmp_path):
+    """A journal may be another's, and a setting is what is run."""
+    study(tmp_path)
+    journal = optuna.storages.journal.JournalFileBackend(str(tmp_path / "it" / JOURNAL))
+    stranger = optuna.load_study(study_name="it", storage=optuna.storages.JournalStorage(journal))
+    stranger.ask().suggest_categorical("env._target_", ["os.system"])
+    with pytest.raises(ConfigError, match=r"Trial 0 of .*it is not of this space"):
+        study(tmp_path)
+
+
+def test_a_trial_whose_folder_is_a_link_is_refused(tmp_path):
+    own = study(tmp_path)
+    (tmp_path / "it" / "trial-0000").symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match="trial-0000 is a link"):
+        begin(own)
+
+
+def test_the_dashboard_opens_a_study(tmp_path):
+    dashboard = pytest.importorskip("optuna_dashboard")
+    own = race(tmp_path, [[90.0, 91.0, 89.0], [10.0, 12.0, 9.0]])
+    journal = optuna.storages.journal.JournalFileBackend(str(own.folder / JOURNAL))
+    request: dict = {"PATH_INFO": "/api/studies"}
+    setup_testing_defaults(request)
+    said = []
+    body = b"".join(
+        dashboard.wsgi(optuna.storages.JournalStorage(journal))(request, lambda *head: said.append(head[0]))
+    )
+    assert said == ["200 OK"]
+    (shown,) = json.loads(body)["study_summaries"]
+    assert shown["study_name"] == "it"
 
 
 # ------------------------------------------------------------------ whole commands

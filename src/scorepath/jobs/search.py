@@ -87,7 +87,8 @@ def _open(cfg: DictConfig, runs: "Runs") -> "Study":
     from scorepath.search.space import corners, default_setting, overrides_of, parse_space  # noqa: PLC0415
 
     command = HydraConfig.get()
-    content = OmegaConf.to_container(command.sweeper)["space"]  # type: ignore[index, call-overload]
+    sweeper: Any = OmegaConf.to_container(OmegaConf.create(command.sweeper))
+    content = sweeper.get("space")
     chosen = command.runtime.choices.get("hparams_search")
     try:
         if content is None:

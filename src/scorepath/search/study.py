@@ -26,7 +26,7 @@ from scorepath.errors import ConfigError, InUseError, ScorepathError
 from scorepath.run.changes import difference_of
 from scorepath.run.directory import unwritable
 from scorepath.run.lock import is_locked, locked
-from scorepath.run.reading import check_links
+from scorepath.run.reading import check_links, check_run_folder
 from scorepath.search.race import is_hopeless
 from scorepath.search.space import Dimension, Params, suggest
 
@@ -144,6 +144,10 @@ class Study:
                 f"{folder} is another search: {difference_of(keys, before, now)}. Put that back, or choose another "
                 "search=NAME."
             )
+        own = {dimension.key: dimension.distribution for dimension in space}
+        strangers = [trial.number for trial in self.trials() if not trial.distributions.items() <= own.items()]
+        if strangers:  # the journal may be another's, and a setting is what will be run
+            raise ConfigError(f"Trial {strangers[0]} of {folder} is not of this space: choose another search=NAME.")
 
     def trials(self) -> list[FrozenTrial]:
         """All of them, by their numbers."""
@@ -172,6 +176,7 @@ class Study:
             with self._lock:
                 trial = self._orphan() or self._new(number)
                 if trial is not None:
+                    check_run_folder(self.place(trial), of_sweep=True)
                     self.place(trial).mkdir(exist_ok=True)
                     held.enter_context(locked(self.place(trial)))
             yield trial
