@@ -90,8 +90,8 @@ def snapshot(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-def fork(folder: Path, *overrides: str) -> int:
-    """A run in a process of its own; exits with the command's code. Returns its pid."""
+def fork(folder: Path, *overrides: str, command: Callable[..., Outcome] = train) -> int:
+    """A run, or another command, in a process of its own; exits with the command's code. Returns its pid."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of threads that are held elsewhere: ours hold nothing
         pid = os.fork()
@@ -99,7 +99,7 @@ def fork(folder: Path, *overrides: str) -> int:
         return pid
     code = 70
     try:
-        outcome = train(folder, *overrides)
+        outcome = command(folder, *overrides)
         (folder / "said").write_text(outcome.out + outcome.err)
         code = outcome.code
     except BaseException:
@@ -112,6 +112,23 @@ def fork(folder: Path, *overrides: str) -> int:
 def sweep(folder: Path, *overrides: str, name: str = "it") -> Outcome:
     """scripts/train.py --multirun in this process."""
     return _run_here("train", folder, f"outputs/sweeps/{name}", "-m", f"sweep={name}", *overrides)
+
+
+def search(folder: Path, *overrides: str, name: str = "it") -> Outcome:
+    """scripts/search.py in this process."""
+    return _run_here("search", folder, f"outputs/searches/{name}", f"search={name}", *overrides)
+
+
+def searched(directory: Path) -> list[tuple]:
+    """The trials of a search's folder, as Optuna itself reads them: number, state, setting, value, values on seeds."""
+    import optuna  # an extra
+
+    backend = optuna.storages.journal.JournalFileBackend(str(directory / "journal.log"))
+    study = optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(backend))
+    return [
+        (trial.number, trial.state.name, trial.params, trial.value, trial.user_attrs.get("values", []))
+        for trial in study.get_trials()
+    ]
 
 
 def evaluate(folder: Path, *overrides: str) -> Outcome:

@@ -18,9 +18,9 @@ BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))  # not in the package
 # Data flows from left to right: a module imports only from modules to its left.
 ORDER = ["types", "ranks", "seeding", "envs", "distributions", "policy", "rollout", "returns", "baselines"]
 ORDER += ["estimators", "update", "compatibility", "module", "callbacks", "run", "sources", "sweeps", "explain"]
-ORDER += ["build", "jobs", "cli"]
+ORDER += ["search", "build", "jobs", "cli"]
 LEAVES = {"errors", "schedules", "config", "garbage", "registration"}  # importable by any
-HYDRA = {"sources", "sweeps", "explain", "build", "jobs", "cli"}
+HYDRA = {"sources", "sweeps", "explain", "search", "build", "jobs", "cli"}
 LIGHTNING = {"module", "callbacks", "run", "sources", "build", "jobs"}
 # `verify` may import what it verifies, and only those who report its findings import it
 VERIFY_IMPORTS, VERIFY_IMPORTED_BY = set(ORDER[: ORDER.index("compatibility")]), {"callbacks", "jobs"}

@@ -22,10 +22,13 @@ class ScorepathSweeper(Sweeper):
     Args:
         params: override -> values, as those of the command line; for YAMLs of hparams_search.
         attempts: how often a job may be lost with its process, without a step forward, before it counts as failed.
+        space: of an hparams_search for scripts/search.py, which has no values to go through.
     """
 
-    def __init__(self, params: dict[str, str] | None = None, attempts: int = 3) -> None:
-        self._params, self._attempts = params or {}, attempts
+    def __init__(
+        self, params: dict[str, str] | None = None, attempts: int = 3, space: dict[str, Any] | None = None
+    ) -> None:
+        self._params, self._attempts, self._space = params or {}, attempts, space
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from hydra.core.plugins import Plugins  # noqa: PLC0415 (Hydra imports this from there)
@@ -39,8 +42,13 @@ class ScorepathSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
+        from scorepath.errors import ConfigError  # noqa: PLC0415
         from scorepath.sweeps.sweeper import run_sweep  # noqa: PLC0415
 
+        if self._space:
+            raise ConfigError(
+                "hparams_search has a space to search in, and no grid to go through: use scripts/search.py, without -m."
+            )
         given = [*(f"{key}={value}" for key, value in self._params.items()), *arguments]
         run_sweep(self._config, given, self._compose, self._launch, self._attempts)
 

@@ -70,9 +70,14 @@ def _check(cfg: DictConfig, directory: Path, in_sweep: bool) -> None:
             f"{directory} already holds a run, which is never written over: continue it with resume=auto, or "
             "choose another folder with hydra.run.dir."
         )
-    if cfg.objective not in _OBJECTIVES:
-        near = nearest(cfg.objective, _OBJECTIVES) or _OBJECTIVES[0]
-        raise ConfigError(f"objective={cfg.objective} is no number of summary.json: did you mean {near}?")
+    check_objective(cfg.objective)
+
+
+def check_objective(name: str) -> None:
+    """Refuses what is no number of summary.json."""
+    if name not in _OBJECTIVES:
+        near = nearest(name, _OBJECTIVES) or _OBJECTIVES[0]
+        raise ConfigError(f"objective={name} is no number of summary.json: did you mean {near}?")
 
 
 def _train(cfg: DictConfig, directory: Path) -> float | None:

@@ -78,11 +78,11 @@ def _check_kinds(jobs: Sequence[Job], compose: Compose) -> None:
         )
         if kind not in seen:
             seen.add(kind)
-            _check_one_process(compose(job.overrides))
+            check_one_process(compose(job.overrides))
 
 
-def _check_one_process(config: Mapping[str, Any]) -> None:
-    """Processes of one run are started by its own command again, which is that of the whole sweep."""
+def check_one_process(config: Mapping[str, Any]) -> None:
+    """Refuses several processes of one run: they are started by its own command again, that of the whole sweep."""
     trainer = config.get("trainer") or {}
     devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
     if (devices not in (1, "1") and not (isinstance(devices, list) and len(devices) == 1)) or nodes != 1:
