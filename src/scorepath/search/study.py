@@ -19,6 +19,7 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from scorepath.config import leaves
@@ -125,7 +126,7 @@ class Study:
                 if folder.name in optuna.get_all_study_names(storage):  # to create it once more would add a line
                     self._study = optuna.load_study(study_name=folder.name, storage=storage)
                 else:
-                    direction = "maximize" if maximize else "minimize"
+                    direction = StudyDirection.MAXIMIZE if maximize else StudyDirection.MINIMIZE
                     self._study = optuna.create_study(study_name=folder.name, storage=storage, direction=direction)
                 there = self._study.user_attrs.get(_WHAT)
                 if there is None:
