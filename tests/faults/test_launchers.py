@@ -39,7 +39,9 @@ def undisturbed(tmp_path_factory) -> Outcome:
 
 def begin(folder: Path, launcher: tuple[str, ...], *jobs: str):
     pytest.importorskip("ray" if launcher == RAY else "submitit")
-    return start("train", folder, "-m", "sweep=it", *launcher, *jobs, MARK=folder.name)
+    # Ray's workers are as nice as the command is, or they starve beside other tests
+    own = {"MARK": folder.name, "RAY_worker_niceness": "0"}
+    return start("train", folder, "-m", "sweep=it", *launcher, *jobs, **own)
 
 
 def directory_of(folder: Path) -> Path:
