@@ -67,8 +67,8 @@ def search(cfg: DictConfig) -> None:
     command = HydraConfig.get()
     overrides = [text for text in command.overrides.task if key_of(text) not in (*OWN, *OF_THE_COMMAND, "seed")]
     runs = Runs(GlobalHydra.instance().config_loader(), overrides, list(command.overrides.hydra), train)
-    study = _open(cfg, runs)
     _follow_the_starter()
+    study = _open(cfg, runs)
     try:
         with _workers(cfg, study.folder):
             _try_all(cfg, study, _measure_by(runs, cfg.objective))
