@@ -23,6 +23,7 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -130,7 +131,8 @@ class Sweep:
                 return list(pool.imap(partial(_done, self.seconds), folders))
 
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            sweeper.run_sweep(self.config, self.arguments, self.compose, launch, attempts=3)
+            parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(self.arguments)
+            sweeper.run_sweep(self.config, parsed, self.compose, launch, attempts=3)
 
     def folders(self) -> list[Path]:
         """Of its jobs."""

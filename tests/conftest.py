@@ -1,7 +1,10 @@
 """Shared fixtures, and the Gymnasium environments that the tests play: small, scripted, real."""
 
 import gc
+import os
 from typing import ClassVar
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one for each of xdist's workers: more wait for each other
 
 import gymnasium as gym
 import numpy as np

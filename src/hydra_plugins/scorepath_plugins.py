@@ -9,6 +9,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -50,7 +51,9 @@ class ScorepathSweeper(Sweeper):
                 "hparams_search has a space to search in, and no grid to go through: use scripts/search.py, without -m."
             )
         given = [*(f"{key}={value}" for key, value in self._params.items()), *arguments]
-        run_sweep(self._config, given, self._compose, self._launch, self._attempts)
+        # with the loader, which knows what a glob(*) of options is
+        parsed = OverridesParser.create(config_loader=self._loader).parse_overrides(given)
+        run_sweep(self._config, parsed, self._compose, self._launch, self._attempts)
 
     def _compose(self, overrides: list[str]) -> dict[str, Any]:
         return self._loader.plain(self._config, overrides)

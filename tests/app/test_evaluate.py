@@ -93,8 +93,8 @@ def test_a_process_of_its_own_gives_the_same_report(folder):
 
 
 def test_last_checkpoint(folder):
-    best = report(evaluate(folder, "run_dir=cartpole", "episodes=5"))
-    last = report(evaluate(folder, "run_dir=cartpole", "episodes=5", "checkpoint=last"))
+    best = report(evaluate(folder, "run_dir=cartpole", "episodes=20"))
+    last = report(evaluate(folder, "run_dir=cartpole", "episodes=20", "checkpoint=last"))
     assert last["checkpoint"] == "last"
     for name, result in (("best", best), ("last", last)):
         checkpoint = torch.load(folder / "cartpole" / "checkpoints" / f"{name}.ckpt", weights_only=True)

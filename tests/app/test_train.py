@@ -24,7 +24,7 @@ SMALL = ("max_env_steps=3000", "eval.every_env_steps=1000", "eval.episodes=4", "
 SUMMARY = {
     *("status", "seed", "env_steps", "updates", "episodes", "train_seconds", "total_seconds", "env_steps_per_second"),
     *("eval_return_mean", "eval_return_ci95", "eval_episodes", "solved_at_env_steps", "weights_sha256", "versions"),
-    *("gradient_bias", "irreproducible"),
+    *("config_sha256", "gradient_bias", "irreproducible"),
 }
 METRICS = {
     *("rollout/episode_return_mean", "rollout/episode_length_mean", "train/surrogate_loss", "train/entropy"),

@@ -20,7 +20,7 @@ _MAX_YAML_DEPTH = 50  # PyYAML takes time by its square
 MAX_METRICS_BYTES = 1 << 33  # tens of millions of rows
 _MAX_JSON_BYTES = 1 << 20
 # libyaml's where PyYAML was built with it, which takes a twentieth of the time
-_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def memory_bytes() -> int:
@@ -85,7 +85,7 @@ def read_yaml(path: Path) -> Any:
     try:
         text = read_bytes(path, MAX_YAML_BYTES)
         _check_events(text, path)
-        return yaml.load(text, Loader=_YAML)
+        return yaml.load(text, Loader=SafeLoader)
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path} cannot be read as YAML ({reason}): choose another run.") from error
@@ -94,7 +94,7 @@ def read_yaml(path: Path) -> Any:
 def _check_events(text: bytes, path: Path) -> None:
     """Refuses what makes a small text large or slow."""
     depth = 0
-    for event in yaml.parse(text, Loader=_YAML):
+    for event in yaml.parse(text, Loader=SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             raise ConfigError(
                 f"{path} has an alias (*{event.anchor}), which may grow without bounds: no run writes one."

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from scorepath.errors import ConfigError
@@ -25,19 +25,18 @@ class Job(NamedTuple):
     folder: Path
 
 
-def plan_sweep(directory: Path, arguments: Sequence[str], compose: Compose) -> list[Job]:
+def plan_sweep(directory: Path, parsed: list[Override], compose: Compose) -> list[Job]:
     """The jobs of a sweep in its order, each once.
 
     Args:
         directory: of the sweep.
-        arguments: overrides, with several values for those that are swept.
+        parsed: overrides, with several values for those that are swept.
         compose: overrides of a job -> its config, as plain containers, unresolved.
 
     Raises:
         ConfigError: for a job that cannot be one of a sweep, or whose folder holds another run.
         HydraException: for one that cannot be composed.
     """
-    parsed = OverridesParser.create().parse_overrides(list(arguments))
     swept = {str(override.key_or_group) for override in parsed if override.is_sweep_override()}
     try:
         (given,) = BasicSweeper.split_arguments(parsed, None)

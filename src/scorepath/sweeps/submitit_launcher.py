@@ -15,6 +15,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from submitit.helpers import DelayedSubmission
 
 from scorepath.errors import ConfigError, ScorepathError, SweepInterruptedError
+from scorepath.run.files import write_shared
 from scorepath.sweeps.plan import Job
 from scorepath.sweeps.state import FAILED, FINISHED, RUNNING, state_of
 from scorepath.sweeps.worker import Losses, Worker, failure, stamp
@@ -54,7 +55,7 @@ class Taker:
                 if not self._is_free(job):
                     continue  # by now
                 tried.add(number)
-                in_hand.write_text(job.name)
+                write_shared(in_hand, job.name)
                 try:
                     done = self._worker.run(job, number)
                 except SweepInterruptedError as stopped:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -36,12 +37,12 @@ Launch = Callable[[Sequence[Job], int], Sequence[JobReturn]]
 _POLL = 1.0  # seconds between two looks at jobs that others hold
 
 
-def run_sweep(config: DictConfig, arguments: Sequence[str], compose: Compose, launch: Launch, attempts: int) -> None:
+def run_sweep(config: DictConfig, parsed: list[Override], compose: Compose, launch: Launch, attempts: int) -> None:
     """Has all jobs of a sweep done; prints their table, and ends the process with 1 if one has failed.
 
     Args:
         config: of the sweep.
-        arguments: overrides, with several values for those that are swept.
+        parsed: overrides, with several values for those that are swept.
         compose: overrides of a job -> its config, as plain containers.
         launch: (jobs, number of the first) -> how each ended.
         attempts: how often a job may be lost with its process, without a step forward, before it counts as failed.
@@ -52,7 +53,7 @@ def run_sweep(config: DictConfig, arguments: Sequence[str], compose: Compose, la
     """
     outlive_consoles()  # the launcher's processes may be others
     directory = Path(config.hydra.sweep.dir)
-    jobs = plan_sweep(directory, arguments, compose)
+    jobs = plan_sweep(directory, parsed, compose)
     check_sweep_folder(directory, [job.name for job in jobs])
     try:
         directory.mkdir(parents=True, exist_ok=True)
