@@ -1,6 +1,7 @@
 """Run directories of strangers are data: what their configs name is not imported, called, opened or looked up."""
 
 import ast
+import contextlib
 import re
 import shutil
 import subprocess
@@ -134,7 +135,7 @@ def play(run: Path, *overrides: str) -> Outcome:
 
 def refusal(run: Path, *trusted: str) -> str:
     """What `play(run, "trust=[...]")` is refused with, without the command around it."""
-    with pytest.raises(ConfigError) as error:
+    with contextlib.chdir(run.parent), pytest.raises(ConfigError) as error:  # where `is_untouched` looks
         read_config(run / ".hydra" / "config.yaml", trusted)
     return str(error.value)
 
