@@ -178,6 +178,8 @@ def pytest_xdist_make_scheduler(config, log):
     if config.option.dist == "load" and "not slow" in config.option.markexpr:
         from xdist.scheduler import LoadFileScheduling
 
+        # the app's files first, which have few tests and take long; by their numbers they would come last, one by one
+        config.option.loadscopereorder = False
         return LoadFileScheduling(config, log)
     return None
 
