@@ -1083,7 +1083,7 @@ MUTANTS = (
     Mutant(
         "sweeps_failures_are_tried_for_ever",
         "sweeps/sweeper.py",
-        'self._before = {job.name: _stamp(job.folder / "summary.json") for job in retried}',
+        'self._before = {job.name: stamp(job.folder / "summary.json") for job in retried}',
         "self._before = {job.name: None for job in retried}",
         "test_sweep.py::test_failed_jobs_are_run_again_when_they_are_asked_for",
     ),

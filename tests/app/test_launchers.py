@@ -9,10 +9,10 @@ import hydra
 import pytest
 from helpers import CONF, ROOT, environment, sweep
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobStatus
 
+from scorepath.sweeps.losses import Losses
 from scorepath.sweeps.plan import Job
-from scorepath.sweeps.worker import Losses, Worker
+from scorepath.sweeps.worker import Worker
 
 LAUNCHERS = sorted(path.stem for path in (CONF / "hydra" / "launcher").glob("*.yaml"))
 
@@ -73,15 +73,14 @@ def test_a_job_is_given_up_when_it_was_lost_too_often_without_a_step_forward(tmp
     losses = Losses(attempts=2)
     losses.begin([job])
     assert losses.again(job)
+    assert losses.is_last(job)
     checkpoint.touch()
     assert losses.again(job)  # it had gone forward
     os.utime(checkpoint, ns=(1, 1))
     assert losses.again(job)
     assert losses.again(job)
     assert not losses.again(job)
-    ended = losses.given_up("killed")
-    assert ended.status == JobStatus.FAILED
-    assert str(ended._return_value) == "its process was lost 2 times without a step forward (killed)"
+    assert losses.cause("killed") == "its process was lost 2 times without a step forward (killed)"
 
 
 def test_a_machine_without_the_folder_says_so(tmp_path):

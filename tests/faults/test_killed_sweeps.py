@@ -124,7 +124,7 @@ def test_a_job_that_always_loses_its_process_is_given_up(tmp_path):
     assert "4 of 8 jobs did not finish" in outcome.err
     for seed in range(4):
         assert states[f"under-training_step_seed-{seed}"] == FAILED
-        assert f"  under-training_step_seed-{seed}: its process ended without a word 3 times" in outcome.err
+        assert f"  under-training_step_seed-{seed}: its process was lost 3 times without a step forward" in outcome.err
 
 
 def test_workers_end_with_a_command_that_is_killed(tmp_path):

@@ -5,10 +5,8 @@ import logging
 import math
 import os
 import re
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,10 +21,12 @@ from scorepath.errors import ConfigError, InterruptedRunError, InUseError, Score
 from scorepath.jobs.train import check_objective, train
 from scorepath.run.changes import OF_THE_COMMAND, of_the_run
 from scorepath.run.console import outlive_consoles
+from scorepath.run.lock import describe_process
 from scorepath.run.printing import escape
 from scorepath.sweeps.loader import without_hydra
 from scorepath.sweeps.names import key_of
 from scorepath.sweeps.state import FAILED, FINISHED, RUNNING, read_summary, state_of
+from scorepath.sweeps.stopping import follow
 
 if TYPE_CHECKING:  # they need Optuna
     from optuna.trial import FrozenTrial
@@ -40,7 +40,7 @@ log = logging.getLogger("scorepath")
 OWN = ("search", "trials", "seeds", "final_seeds", "prune", "direction", "workers")
 _LARGER_IS_BETTER = ("eval_return_mean", "env_steps_per_second")
 _BLOCK = 10_000  # seeds of a search: the first half is for trials, the second for the report
-_STARTER = "SCOREPATH_SEARCH_STARTER"  # variable of a worker that a search has started: the pid of that search
+_STARTER = "SCOREPATH_SEARCH_STARTER"  # variable of a worker that a search has started: the process of that search
 _POLL = 1.0  # seconds between two looks at what others do
 
 # (folder of a run, its overrides) -> (value of the objective, or why there is none)
@@ -67,7 +67,8 @@ def search(cfg: DictConfig) -> None:
     command = HydraConfig.get()
     overrides = [text for text in command.overrides.task if key_of(text) not in (*OWN, *OF_THE_COMMAND, "seed")]
     runs = Runs(GlobalHydra.instance().config_loader(), overrides, list(command.overrides.hydra), train)
-    _follow_the_starter()
+    if (starter := os.environ.pop(_STARTER, None)) is not None:
+        follow(starter)
     study = _open(cfg, runs)
     try:
         with _workers(cfg, study.folder):
@@ -232,7 +233,7 @@ def _workers(cfg: DictConfig, folder: Path) -> Iterator[None]:
     for number in range(2, cfg.workers + 1):
         file = folder / f"worker-{number}.log"
         with file.open("ab") as output:
-            environment = {**os.environ, _STARTER: str(os.getpid())}
+            environment = {**os.environ, _STARTER: describe_process(os.getpid())}
             command = [sys.executable, sys.argv[0], *arguments]
             children.append(
                 subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
@@ -247,17 +248,3 @@ def _workers(cfg: DictConfig, folder: Path) -> Iterator[None]:
         for number, child in enumerate(children, 2):
             if child.wait() > 0 and sys.exc_info()[0] is None:
                 log.warning("Worker %d ended with exit code %d: see %s.", number, child.returncode, folder)
-
-
-def _follow_the_starter() -> None:
-    """Stops this worker, as SIGTERM does, when the search that has started it is gone."""
-    starter = os.environ.pop(_STARTER, None)
-    if starter is None:
-        return
-
-    def watch() -> None:
-        while os.getppid() == int(starter):
-            time.sleep(_POLL)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()

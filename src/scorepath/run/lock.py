@@ -200,7 +200,7 @@ def _began(process: int) -> str:
 
 
 def is_gone(owner: str) -> bool:
-    """Whether a process of `_describe` is known to have ended."""
+    """Whether a process of `describe_process` is known to have ended."""
     words = owner.split()
     if len(words) != _WORDS or tuple(words[2:]) != _place() or not words[0].isdecimal():
         return False

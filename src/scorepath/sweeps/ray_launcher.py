@@ -13,8 +13,9 @@ from ray.exceptions import RayError
 
 from scorepath.errors import ScorepathError, SweepInterruptedError
 from scorepath.run.signals import SAVE, SIGNALS
+from scorepath.sweeps.losses import Losses
 from scorepath.sweeps.plan import Job
-from scorepath.sweeps.worker import Losses, Worker
+from scorepath.sweeps.worker import Worker, failure
 
 log = logging.getLogger("scorepath")
 
@@ -70,7 +71,7 @@ def launch(
                     log.warning("%s was lost (%s) and is launched again.", jobs[index].name, outcome)
                     pending[run.remote(sent, jobs[index], first + index)] = index
                 else:
-                    results[index] = losses.given_up(outcome)
+                    results[index] = failure(losses.cause(outcome))
         return [results[index] for index in range(len(jobs))]
 
 

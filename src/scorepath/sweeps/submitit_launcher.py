@@ -16,9 +16,10 @@ from submitit.helpers import DelayedSubmission
 
 from scorepath.errors import ConfigError, ScorepathError, SweepInterruptedError
 from scorepath.run.files import write_shared
+from scorepath.sweeps.losses import Losses, stamp
 from scorepath.sweeps.plan import Job
 from scorepath.sweeps.state import FAILED, FINISHED, RUNNING, state_of
-from scorepath.sweeps.worker import Losses, Worker, failure, stamp
+from scorepath.sweeps.worker import Worker, failure
 
 log = logging.getLogger("scorepath")
 
@@ -135,7 +136,7 @@ def launch(
                     if losses.again(job):
                         log.warning("%s was lost with its worker and is launched again.", job.name)
                     else:
-                        ends[job.name] = losses.given_up("as when it is killed or memory runs out")
+                        ends[job.name] = failure(losses.cause())
             if ended:
                 taker.without(ends)
                 left = taker.left().values()

@@ -7,7 +7,6 @@ several commands share one.
 import logging
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from scorepath.run.lock import is_locked
 from scorepath.run.printing import escape
 from scorepath.run.reading import check_sweep_folder
 from scorepath.sweeps.job import write_failure
+from scorepath.sweeps.losses import Losses, stamp
 from scorepath.sweeps.plan import Compose, Job, plan_sweep
 from scorepath.sweeps.records import read_sweep, record_overrides
 from scorepath.sweeps.state import FAILED, FINISHED, RUNNING, read_summary, state_of
@@ -81,10 +81,10 @@ class _Work:
         self.jobs = jobs
         self.causes: dict[str, str] = {}  # why a job was given up, where its summary does not say it
         self._launch, self._attempts = launch, attempts
-        self._lost: Counter[str] = Counter()
+        self._losses = Losses(attempts)
         # failures that are to be tried again, until they fail once more
         retried = [job for job in jobs if retry_failed and state_of(job.folder) == FAILED]
-        self._before = {job.name: _stamp(job.folder / "summary.json") for job in retried}
+        self._before = {job.name: stamp(job.folder / "summary.json") for job in retried}
         self._waited = False
         self._idle = 0  # launches in a row that have begun nothing
 
@@ -98,7 +98,7 @@ class _Work:
             free = [job for job in left if state_of(job.folder) != RUNNING]
             if free:
                 # one that has been lost twice is launched alone: it must not take others with it
-                safe = [job for job in free if self._lost[job.name] < self._attempts - 1]
+                safe = [job for job in free if not self._losses.is_last(job)]
                 self._do(safe or free[:1])
             else:
                 if not self._waited:
@@ -112,13 +112,13 @@ class _Work:
             return False
         state = state_of(job.folder)
         if state == FAILED:
-            return self._before.get(job.name) == _stamp(job.folder / "summary.json")
+            return self._before.get(job.name) == stamp(job.folder / "summary.json")
         return state != FINISHED
 
     def _do(self, jobs: Sequence[Job]) -> None:
         """One launch, and what is to be learnt from it."""
         begun = {job.name: _begun(job) for job in jobs}
-        saved = {job.name: _stamp(job.folder / "checkpoints" / "last.ckpt") for job in jobs}
+        self._losses.begin(jobs)
         loss: Exception | None = None
         returns: Sequence[JobReturn] = ()
         try:
@@ -137,15 +137,9 @@ class _Work:
             words = f": {_first_line(loss)}" if loss is not None else ", and does not say why."
             raise ScorepathError(f"The launcher begins no job{words}") from loss
         for job in left:
-            if begun[job.name] == _begun(job):
-                continue  # or was another process's, when it was looked at
-            advanced = saved[job.name] != _stamp(job.folder / "checkpoints" / "last.ckpt")
-            self._lost[job.name] = 0 if advanced else self._lost[job.name] + 1
-            if self._lost[job.name] >= self._attempts:
-                self._give_up(
-                    job,
-                    f"its process ended without a word {self._attempts} times, as when it is killed or memory runs out",
-                )
+            # else it has not begun, or was another process's when it was looked at
+            if begun[job.name] != _begun(job) and not self._losses.again(job):
+                self._give_up(job, self._losses.cause())
 
     def _give_up(self, job: Job, cause: str) -> None:
         """Notes why, also in the job's folder, unless it has a summary already: of what it had come to."""
@@ -156,15 +150,7 @@ class _Work:
 
 def _begun(job: Job) -> tuple[int | None, ...]:
     """Changes whenever a process takes the job's folder."""
-    return tuple(_stamp(job.folder / name) for name in (".lock", ".lock.owner", "train.log"))
-
-
-def _stamp(file: Path) -> int | None:
-    """Changes with each time that a file is written."""
-    try:
-        return file.stat().st_mtime_ns
-    except OSError:
-        return None
+    return tuple(stamp(job.folder / name) for name in (".lock", ".lock.owner", "train.log"))
 
 
 def _first_line(error: Exception) -> str:

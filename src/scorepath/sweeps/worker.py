@@ -1,11 +1,8 @@
-"""What our launchers share: how a job runs in a worker's process, and what becomes of one that was lost with it."""
+"""What our launchers share: how a job runs in a worker's process."""
 
 import os
 import platform
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -73,50 +70,6 @@ def sweep_overrides(job: Job) -> list[str]:
     return [*job.overrides, f"hydra.sweep.subdir='{job.name}'"]
 
 
-class Losses:
-    """Counts how often jobs are lost with their process since they last went a step forward.
-
-    Args:
-        attempts: how often that may be.
-    """
-
-    def __init__(self, attempts: int) -> None:
-        self._attempts = attempts
-        self._count: Counter[str] = Counter()
-        self._saved: dict[str, int | None] = {}
-
-    def begin(self, jobs: Sequence[Job]) -> None:
-        """Notes how far jobs are that are about to be launched."""
-        self._saved |= {job.name: _stamp(job) for job in jobs}
-
-    def again(self, job: Job) -> bool:
-        """Whether a job that was lost is to be launched again."""
-        before, self._saved[job.name] = self._saved[job.name], _stamp(job)
-        self._count[job.name] = 0 if self._saved[job.name] != before else self._count[job.name] + 1
-        return self._count[job.name] < self._attempts
-
-    def given_up(self, words: str) -> JobReturn:
-        """How a job has ended that was lost too often.
-
-        Args:
-            words: of what lost it.
-        """
-        return failure(f"its process was lost {self._attempts} times without a step forward ({words})")
-
-
 def failure(sentence: str) -> JobReturn:
     """How a job has ended that has no result, in words."""
     return JobReturn(status=JobStatus.FAILED, _return_value=ScorepathError(sentence))
-
-
-def _stamp(job: Job) -> int | None:
-    """Of a job's newest checkpoint."""
-    return stamp(job.folder / "checkpoints" / "last.ckpt")
-
-
-def stamp(file: Path) -> int | None:
-    """Changes with each time that a file is written."""
-    try:
-        return file.stat().st_mtime_ns
-    except OSError:
-        return None
