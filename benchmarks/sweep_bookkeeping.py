@@ -132,7 +132,7 @@ class Sweep:
 
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
             parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(self.arguments)
-            sweeper.run_sweep(self.config, parsed, self.compose, launch, attempts=3)
+            sweeper.run_sweep(self.config, parsed, self.compose, launch, attempts=3, show=lambda _: None)
 
     def folders(self) -> list[Path]:
         """Of its jobs."""

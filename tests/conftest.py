@@ -192,7 +192,7 @@ def _torch_state():
     """Every test starts from the same generator, default dtype and threads, and leaves them as they were."""
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(20240607)
+        torch.default_generator.manual_seed(20240607)  # torch's own also asks for accelerators, a stack trace for each
         yield
     torch.set_default_dtype(dtype)
     torch.set_num_threads(threads)

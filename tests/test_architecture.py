@@ -16,12 +16,12 @@ SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))  # not in the package
 
 # Data flows from left to right: a module imports only from modules to its left.
-ORDER = ["types", "ranks", "seeding", "envs", "distributions", "policy", "rollout", "returns", "baselines"]
+ORDER = ["types", "ranks", "seeding", "envs", "distributions", "policy", "rollout", "intervals", "returns", "baselines"]
 ORDER += ["estimators", "update", "compatibility", "module", "callbacks", "run", "sources", "sweeps", "explain"]
-ORDER += ["search", "build", "jobs", "cli"]
+ORDER += ["search", "dashboards", "build", "jobs", "cli"]
 LEAVES = {"errors", "schedules", "config", "garbage", "registration"}  # importable by any
 HYDRA = {"sources", "sweeps", "explain", "search", "build", "jobs", "cli"}
-LIGHTNING = {"module", "callbacks", "run", "sources", "build", "jobs"}
+LIGHTNING = {"module", "callbacks", "run", "dashboards", "sources", "build", "jobs"}
 # `verify` may import what it verifies, and only those who report its findings import it
 VERIFY_IMPORTS, VERIFY_IMPORTED_BY = set(ORDER[: ORDER.index("compatibility")]), {"callbacks", "jobs"}
 

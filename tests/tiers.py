@@ -11,8 +11,8 @@ def slow(*values, **options):
     return pytest.param(*values, marks=pytest.mark.slow, **options)
 
 
-def fast_only(values: Iterable[Any], *kept: Any) -> list[Any]:
+def fast_only(values: Iterable[Any], *kept: Any, others: pytest.MarkDecorator = pytest.mark.slow) -> list[Any]:
     """All values, of which the kept ones alone are in the fast tier."""
     values = list(values)
     assert set(kept) <= set(values), f"no longer there: {set(kept) - set(values)}"
-    return [value if value in kept else slow(value) for value in values]
+    return [value if value in kept else pytest.param(value, marks=others) for value in values]

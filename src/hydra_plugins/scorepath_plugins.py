@@ -43,6 +43,7 @@ class ScorepathSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
+        from scorepath.dashboards.view import show_means  # noqa: PLC0415
         from scorepath.errors import ConfigError  # noqa: PLC0415
         from scorepath.sweeps.sweeper import run_sweep  # noqa: PLC0415
 
@@ -53,7 +54,7 @@ class ScorepathSweeper(Sweeper):
         given = [*(f"{key}={value}" for key, value in self._params.items()), *arguments]
         # with the loader, which knows what a glob(*) of options is
         parsed = OverridesParser.create(config_loader=self._loader).parse_overrides(given)
-        run_sweep(self._config, parsed, self._compose, self._launch, self._attempts)
+        run_sweep(self._config, parsed, self._compose, self._launch, self._attempts, show_means)
 
     def _compose(self, overrides: list[str]) -> dict[str, Any]:
         return self._loader.plain(self._config, overrides)

@@ -17,6 +17,7 @@ from scorepath.envs import AbstractEnvironment
 from scorepath.errors import NonFiniteError
 from scorepath.estimators import AbstractEstimator
 from scorepath.estimators.gradients import finish_gradients
+from scorepath.intervals import return_ci95
 from scorepath.policy import Policy
 from scorepath.ranks import gather, mean_metrics, same_random_numbers
 from scorepath.rollout import Evaluation, evaluate
@@ -247,9 +248,12 @@ class PolicyGradient(pl.LightningModule):
         """Evaluates on episodes of their own seeds; Lightning calls it when an evaluation is due."""
         self.evaluation = self.evaluate(Stream.EVALUATION_ENVIRONMENT, Stream.EVALUATION_ACTION, self.eval_episodes)
         returns = self.evaluation.returns
+        low, high = return_ci95(self.evaluation)[1] or (torch.nan, torch.nan)
         self.log_metrics(
             {
                 "eval/return_mean": returns.mean(),
+                "eval/return_low": low,
+                "eval/return_high": high,
                 "eval/return_std": returns.std() if len(returns) > 1 else torch.nan,
                 "eval/episode_length_mean": self.evaluation.lengths.float().mean(),
             }

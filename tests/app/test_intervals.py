@@ -13,8 +13,8 @@ import torch
 
 from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
 from scorepath.envs.dynamics import LQR, Acrobot, CartPole, MountainCar, Pendulum
+from scorepath.intervals import interval95, return_ci95
 from scorepath.rollout import Evaluation
-from scorepath.run.intervals import interval95, return_ci95
 
 NUMBERS = (10, 30, 100)
 

@@ -24,13 +24,13 @@ from scorepath.distributions import Bernoulli, Normal
 from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
 from scorepath.envs.dynamics import LQR
 from scorepath.errors import ConfigError, InterruptedRunError, OutputError
+from scorepath.intervals import mean_ci95, t95
 from scorepath.module import CHECKPOINT_FORMAT
 from scorepath.policy import MLP, Policy
 from scorepath.run.checkpoints import SealedCheckpointIO, load_checkpoint, read_newest
 from scorepath.run.csv_logger import CSVLogger, read_metrics
 from scorepath.run.digest import weights_sha256
 from scorepath.run.directory import check_writable, claim, holds_run, write_json
-from scorepath.run.intervals import mean_ci95, t95
 from scorepath.run.recording import GIF_FRAMES, GIF_WIDTH, encode_gif, record_episode, write_video
 from scorepath.run.summary import seconds_since_process_start, versions
 from scorepath.sweeps.records import read_sweep

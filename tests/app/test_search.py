@@ -14,6 +14,7 @@ import yaml
 from helpers import CONF, search, succeed, sweep, train
 from helpers import _run_here as run_here
 from helpers import searched as trials_of
+from tiers import fast_only, slow
 
 from scorepath.errors import ConfigError, InUseError
 from scorepath.search.race import is_hopeless
@@ -418,18 +419,20 @@ def test_settings_that_all_fail_are_said(tmp_path):
             (),
             "hparams_search=own: optimizer.lrr is not a key of the config: did you mean optimizer.lr?",
         ),
-        ({"optimizer.momentum": {**LR, "log": False}}, (), "optimizer.momentum is not a key of the config"),  # of adam
+        slow(
+            {"optimizer.momentum": {**LR, "log": False}}, (), "optimizer.momentum is not a key of the config"
+        ),  # of adam
         ({"optimizer": {"type": "categorical", "choices": ["adm"]}}, (), "did you mean optimizer=adam"),
         ({"gamma": {"type": "float", "low": 0.9, "high": 1.5}}, (), "gamma=1.5 is out of range"),
-        ({"episodes_per_update": {"type": "float", "low": 1.0, "high": 2.0}}, (), "episodes_per_update=1.0"),
-        ({}, (), "hparams_search=own: a space without keys"),
+        slow({"episodes_per_update": {"type": "float", "low": 1.0, "high": 2.0}}, (), "episodes_per_update=1.0"),
+        slow({}, (), "hparams_search=own: a space without keys"),
         (None, (), "hparams_search=own: there is no space to search"),
-        (SPACE, ("seeds=0",), "seeds=0 is out of range"),
+        slow(SPACE, ("seeds=0",), "seeds=0 is out of range"),
         (SPACE, ("search=a/b",), "search=a/b names a folder"),
-        (SPACE, ("objective=loss",), "objective=loss is no number"),
-        (SPACE, ("direction=up",), "direction=up is out of range"),
+        slow(SPACE, ("objective=loss",), "objective=loss is no number"),
+        slow(SPACE, ("direction=up",), "direction=up is out of range"),
         (SPACE, ("trainer=ddp",), "trainer.devices="),
-        (SPACE, ("seed=9223372036854775807",), "is out of range"),
+        slow(SPACE, ("seed=9223372036854775807",), "is out of range"),
         (SPACE, ("trialz=3",), "trialz is not a key of the config: did you mean trials?"),
     ],
 )
@@ -468,7 +471,9 @@ def test_without_optuna_the_extra_is_named(tmp_path, monkeypatch):
     assert 'pip install "scorepath[search]"' in outcome.sentence
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "hparams_search").glob("*.yaml")))
+@pytest.mark.parametrize(
+    "name", fast_only(sorted(path.stem for path in (CONF / "hparams_search").glob("*.yaml")), "cartpole", "lr")
+)
 def test_a_grid_is_no_space_and_a_space_no_grid(tmp_path, name):
     """Each of ours is one of them, and every corner of a space can be composed."""
     content = yaml.safe_load((CONF / "hparams_search" / f"{name}.yaml").read_text())["hydra"]["sweeper"]

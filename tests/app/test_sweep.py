@@ -31,6 +31,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from processes import environment
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiers import slow
 
 from scorepath.jobs.plot import draw_group
 from scorepath.run.lock import is_locked, locked
@@ -569,11 +570,11 @@ def test_what_cannot_be_swept_is_refused_before_a_job_begins(tmp_path, swept):
 @pytest.mark.parametrize(
     "overrides",
     [
-        "",
-        "env=cartpole dist=bernoulli seed=1 optimizer.lr=0.1",
+        slow(""),
+        slow("env=cartpole dist=bernoulli seed=1 optimizer.lr=0.1"),
         "env=pendulum_torch gamma=0.9 +env.more.deep=[1,2] hydra.sweep.subdir='a-b' hydra.verbose=true",
         "experiment=cartpole_bernoulli ~debug logger=none ~optimizer.betas policy.torso.hidden_sizes=[3]",
-        "callbacks=none ++title='a,b' sweep=x resume=auto",
+        slow("callbacks=none ++title='a,b' sweep=x resume=auto"),
     ],
 )
 def test_configs_of_jobs_are_those_that_hydra_composes(overrides):

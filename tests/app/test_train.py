@@ -9,7 +9,7 @@ import torch
 from helpers import FAULTY, SCRIPTS, Outcome, finish, imported_by, snapshot, start, succeed, train, without_time
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiers import slow
+from tiers import fast_only, slow
 
 from scorepath.envs import GymnasiumEnvironment, TorchEnvironment
 from scorepath.run.directory import claim
@@ -33,7 +33,9 @@ METRICS = {
 # of a value network alone
 VALUE_METRICS = {"baseline/explained_variance"}
 # TensorBoard's HParams tab reads these; they are no curves
-HPARAM_TAGS = {"final/return_mean", "final/env_steps"}
+HPARAM_TAGS = {
+    f"final/{name}" for name in ("return_mean", "return_low", "return_high", "env_steps", "env_steps_per_second")
+}
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +161,7 @@ def test_tensorboard_has_the_config_and_a_picture(reference):
     events = EventAccumulator(str(reference.directory / "tensorboard")).Reload()
     (text,) = events.Tensors("config/text_summary")
     assert b"CartPole-v1" in text.tensor_proto.string_val[0]
-    (image,) = events.Images("eval/episode")
+    (image,) = events.Images("video/episode")
     assert image.step == reference.summary["env_steps"]
     assert image.encoded_image_string[:6] == b"GIF89a"
 
@@ -404,7 +406,7 @@ FAULT = (
 )
 
 
-@pytest.fixture(scope="module", params=["reward", "observation"])
+@pytest.fixture(scope="module", params=fast_only(["reward", "observation"], "reward"))
 def failed(tmp_path_factory, request) -> tuple[str, Outcome]:
     """What was NaN, and the run that it ended."""
     bad = f"+env.kwargs.bad={request.param}"
@@ -480,7 +482,7 @@ def test_pathwise_that_diverges_says_so(tmp_path):
 # ------------------------------------------------------------------ what is built and imported
 
 
-@pytest.mark.parametrize(("override", "number"), [("env=cartpole", 4), ("env=pendulum_torch", 5)])
+@pytest.mark.parametrize(("override", "number"), [slow("env=cartpole", 4), ("env=pendulum_torch", 5)])
 def test_what_an_environment_is_is_asked_once(tmp_path, monkeypatch, override, number):
     """One to ask, one that trains, one that judges and one that is drawn; of a twin, one more: what judges it."""
     built = []

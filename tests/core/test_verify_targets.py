@@ -10,6 +10,7 @@ import math
 import pytest
 import scipy.optimize
 import torch
+from tiers import slow
 
 from scorepath.baselines import AbstractBaseline, BatchMean, NoBaseline, TimeMean
 from scorepath.distributions import Bernoulli, Categorical, Normal
@@ -129,7 +130,7 @@ def test_where_the_pathwise_derivative_becomes_the_worse_of_the_two(family, cros
 # ------------------------------------------------------------------ Suh et al. 2022
 
 
-@pytest.mark.parametrize(("theta", "gradient"), [(0.0, 3.989), (0.1, 2.420), (0.2, 0.540)])
+@pytest.mark.parametrize(("theta", "gradient"), [slow(0.0, 3.989), (0.1, 2.420), slow(0.2, 0.540)])
 def test_the_step_of_suh_et_al(theta, gradient):
     """The score function finds the gradient within 5.33 standard errors; the pathwise one is 0, with variance 0."""
     problem = OneStepProblem(Heaviside(theta))

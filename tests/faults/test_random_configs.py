@@ -65,7 +65,7 @@ VALUES = {
     "resume": ["null", "auto", "nowhere"],
     "objective": ["eval_return_mean", "env_steps", "best"],
     "logger": ["default", "csv", "none"],
-    "callbacks": ["default", "gradient_diagnostics", "none"],
+    "callbacks": ["default", "gradient_diagnostics", "histograms", "none"],
     "lr_schedule": ["constant", "linear", "cosine"],
 }
 OVERRIDES = st.lists(

@@ -7,12 +7,14 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from scorepath.build import Judge
+from scorepath.dashboards.run import show_gif, show_hparams
+from scorepath.dashboards.tabs import hparams_of, keys_of
+from scorepath.intervals import return_ci95
 from scorepath.module import PolicyGradient
-from scorepath.run import dashboard, recording
-from scorepath.run.intervals import return_ci95
+from scorepath.run import recording
 from scorepath.run.summary import Summary
 from scorepath.seeding import Stream, derive_seed, seed_torch
 
@@ -34,14 +36,28 @@ def finish_dashboard(
     """The GIF and the HParams row, and all loggers on disk."""
     if cfg.record_episode:
         _record(cfg, trainer, module, judge)
-    groups = ("env", "dist", "estimator", "baseline", "policy", "optimizer", "lr_schedule")
-    names = HydraConfig.get().runtime.choices
-    hparams: dict[str, Any] = {group: str(names.get(group)) for group in groups}
-    hparams |= {key: cfg[key] for key in ("seed", "gamma", "episodes_per_update")} | {"lr": cfg.optimizer.lr}
-    metrics: dict[str, Any] = {"final/return_mean": summary.eval_return_mean, "final/env_steps": summary.env_steps}
-    dashboard.show_hparams(trainer.loggers, hparams, metrics, module.env_steps)
+    command = HydraConfig.get()
+    # unresolved: the values of environment variables must not be in a file that others may get
+    config: Any = OmegaConf.to_container(cfg, resolve=False)
+    hparams = hparams_of(config, command.runtime.choices, keys_of(command.overrides.task))
+    name = Path(command.runtime.output_dir).name
+    show_hparams(trainer.loggers, name, hparams, _results(summary), module.env_steps)
     for logger in trainer.loggers:
         logger.finalize("success")
+
+
+def _results(summary: Summary) -> dict[str, float]:
+    """Those that there are, by the names of `dashboards.tabs.METRICS`."""
+    low, high = summary.eval_return_ci95 or (None, None)
+    results = {
+        "final/return_mean": summary.eval_return_mean,
+        "final/return_low": low,
+        "final/return_high": high,
+        "final/env_steps": summary.env_steps,
+        "final/env_steps_per_second": summary.env_steps_per_second,
+        "final/solved_at_env_steps": summary.solved_at_env_steps,
+    }
+    return {name: value for name, value in results.items() if value is not None}
 
 
 def _record(cfg: DictConfig, trainer: pl.Trainer, module: PolicyGradient, judge: Judge) -> None:
@@ -59,7 +75,7 @@ def _record(cfg: DictConfig, trainer: pl.Trainer, module: PolicyGradient, judge:
         log.warning("No picture of an episode: %s", str(error).split("\n", 1)[0])
         return
     if frames:
-        dashboard.show_gif(trainer.loggers, *recording.encode_gif(frames, fps), module.env_steps)
+        show_gif(trainer.loggers, *recording.encode_gif(frames, fps), module.env_steps)
 
 
 def report(summary: Summary, directory: Path) -> str:

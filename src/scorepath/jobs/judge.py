@@ -12,10 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 from scorepath import garbage
 from scorepath.build import make_environment, make_judge, make_policy
 from scorepath.errors import ConfigError, ScorepathError
+from scorepath.intervals import return_ci95
 from scorepath.rollout import evaluate
 from scorepath.run.checkpoints import load_checkpoint
 from scorepath.run.directory import strict_json, write_json
-from scorepath.run.intervals import return_ci95
 from scorepath.run.printing import escape
 from scorepath.run.recording import record_episode, write_video
 from scorepath.run.restore import check_policy

@@ -3,7 +3,7 @@
 import logging
 import sys
 import textwrap
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,16 @@ import numpy as np
 from omegaconf import DictConfig
 
 from scorepath.errors import ConfigError
+from scorepath.intervals import mean_ci95
 from scorepath.run.csv_logger import read_metrics
 from scorepath.run.files import replacing
-from scorepath.run.intervals import mean_ci95, t95
 from scorepath.run.printing import escape
 from scorepath.run.reading import check_links
-from scorepath.run.trust import read_overrides
-from scorepath.sweeps.names import name_settings
-from scorepath.sweeps.records import read_runs
+from scorepath.sweeps.curves import Curve, group_by_seed, interpolate, is_finished, overlap, read_curve
 from scorepath.sweeps.table import format_table
 
 log = logging.getLogger("scorepath")
-_GRID = 200  # points that the curves are interpolated on
 _WIDTH = 70  # letters of a line of the legend
-
-Curve = tuple[np.ndarray, np.ndarray]  # env steps, values
 
 
 def plot(cfg: DictConfig) -> None:
@@ -92,7 +87,7 @@ def draw_group(axes: Any, name: str, finished: list[Curve], unfinished: list[Cur
         count += f", {len(unfinished)} not finished"
     label = textwrap.fill(f"{name} ({count})".lstrip("_"), _WIDTH)  # a legend leaves out what begins so
     thin = unfinished if finished or len(curves) > 1 else []
-    if max(steps[0] for steps, _ in curves) <= min(steps[-1] for steps, _ in curves):
+    if overlap(curves) is not None:
         grid, mean, half = interpolate(curves)
         (line,) = axes.plot(grid, mean, label=label, marker="o" if grid[0] == grid[-1] else "")
         if half is not None:
@@ -111,31 +106,6 @@ def _no_curve(metric: str, folder: Path, runs: list[dict[str, Any]]) -> str:
     if not names:
         return f"no run below {folder} has a row in its metrics.csv: wait for one, or train with logger=default or csv."
     return f"metric={metric} is in no metrics.csv of {folder}: choose one of {', '.join(names)}."
-
-
-def is_finished(run: dict[str, Any]) -> bool:
-    """Whether a run came to its final evaluation."""
-    return run.get("eval_return_mean") is not None
-
-
-def group_by_seed(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Runs below a folder, by the names of their settings: those of their folders without the seed."""
-    if not folder.is_dir():
-        return {}
-    found = []
-    for row in read_runs(folder):
-        file = folder / row["job"] / ".hydra" / "overrides.yaml"
-        try:
-            overrides = read_overrides(file) if file.exists() else []
-            read_metrics(folder / row["job"] / "metrics.csv")
-        except Exception as error:
-            log.warning("%s is left out: %s", row["job"], str(error).split("\n", 1)[0])
-            continue
-        found.append((row, overrides))
-    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for name, (row, _) in zip(name_settings(overrides for _, overrides in found), found, strict=True):
-        groups[name].append(row)
-    return groups
 
 
 _HEADER = (
@@ -164,31 +134,3 @@ def result_row(name: str, runs: list[dict[str, Any]]) -> tuple[str, ...]:
         f"{np.median([run.get('train_seconds') or 0.0 for run in done]):.1f}" if done else "-",
         ", ".join(f"{number} {status}" for status, number in sorted(states.items())),
     )
-
-
-def read_curve(run: Path, metric: str) -> Curve:
-    """(env steps, values) of one metric of one run."""
-    rows = [row for row in read_metrics(run / "metrics.csv") if row.get(metric)]
-    rows = [row for row in rows if _is_number(row[metric])]
-    steps = np.array([float(row["env_steps"]) for row in rows])
-    return steps, np.array([float(row[metric]) for row in rows])
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return bool(np.isfinite(float(text)))
-    except ValueError:
-        return False
-
-
-def interpolate(
-    curves: list[Curve],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Curves on a common grid over the steps that all of them cover: grid, mean, half width of the 95 % interval."""
-    start, end = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
-    grid = np.linspace(start, max(start, end), _GRID)
-    values = np.stack([np.interp(grid, steps, value) for steps, value in curves])
-    if len(curves) < 2:
-        return grid, values.mean(axis=0), None
-    half = t95(len(curves) - 1) * values.std(axis=0, ddof=1) / np.sqrt(len(curves))
-    return grid, values.mean(axis=0), half

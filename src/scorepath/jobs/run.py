@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import shlex
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -15,13 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 from scorepath import garbage
 from scorepath.build import Parts, make_environment
 from scorepath.callbacks import explain_refusal
+from scorepath.dashboards.run import show_start
 from scorepath.envs import AbstractEnvironment
 from scorepath.jobs.finish import final_evaluation, finish_dashboard, report
 from scorepath.jobs.resume import has_ended, load_run
 from scorepath.jobs.trainer import make_callbacks, make_loggers, make_trainer
 from scorepath.module import PolicyGradient
 from scorepath.run.allocator import keep_freed_memory
-from scorepath.run.dashboard import show_config
+from scorepath.run.changes import OF_THE_COMMAND
 from scorepath.run.digest import weights_sha256
 from scorepath.run.directory import check_room
 from scorepath.run.files import write_text
@@ -30,6 +32,7 @@ from scorepath.run.restore import check_progress
 from scorepath.run.schedule import Schedule
 from scorepath.run.signals import Signals
 from scorepath.run.summary import Summary
+from scorepath.sweeps.names import key_of
 
 log = logging.getLogger("scorepath")
 
@@ -127,11 +130,26 @@ def _announce(cfg: DictConfig, directory: Path, trainer: pl.Trainer, module: Pol
     """Writes down what is about to be trained, and what its labels are."""
     if trainer.is_global_zero:
         _save_config(cfg, directory)
-    show_config(trainer.loggers, OmegaConf.to_yaml(cfg), module.env_steps)
+    show_start(trainer.loggers, _texts(cfg, summary), module.env_steps)
     for label in summary.gradient_bias or ():
         log.info("The gradient is biased: %s.", label)
     for label in summary.irreproducible or ():
         log.info("The run cannot be repeated exactly: %s.", label)
+
+
+def _texts(cfg: DictConfig, summary: Summary) -> dict[str, str]:
+    """What the dashboard's Text tab says of a run."""
+    told = [text for text in HydraConfig.get().overrides.task if key_of(text) not in OF_THE_COMMAND]
+    texts = {
+        "config": f"```yaml\n{OmegaConf.to_yaml(cfg)}\n```",
+        "command": f"`python scripts/train.py {shlex.join(told)}`",
+        "gradient_bias": "\n".join(
+            f"- {label}" for label in summary.gradient_bias or ["none: the gradient is unbiased"]
+        ),
+    }
+    if summary.irreproducible:
+        texts["irreproducible"] = "\n".join(f"- {label}" for label in summary.irreproducible)
+    return texts
 
 
 def _save_config(cfg: DictConfig, directory: Path) -> None:

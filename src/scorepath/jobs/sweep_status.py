@@ -1,19 +1,14 @@
 """How a sweep stands, once or until it ends. Imports no torch, and writes nothing."""
 
-import argparse
-import contextlib
-import os
 import shutil
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from scorepath.config import nearest
 from scorepath.errors import ConfigError, ScorepathError
-from scorepath.run.console import consoles
-from scorepath.run.printing import escape
+from scorepath.jobs.commands import Parser, positive, run_command
 from scorepath.sweeps.progress import Standing, SweepProgress
 from scorepath.sweeps.records import job_folders
 from scorepath.sweeps.state import FAILED, FINISHED
@@ -21,14 +16,7 @@ from scorepath.sweeps.table import format_counts, format_progress
 
 _SWEEPS = Path("outputs", "sweeps")
 _ENDED = (FINISHED, FAILED)
-_DONE, _SOME_FAILED, _INTERRUPTED, _NO_READER = 0, ScorepathError.exit_code, 130, 141  # the last two are the shell's
-
-
-class _Parser(argparse.ArgumentParser):
-    """Whose errors are sentences like all others."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --help lists what there is.")
+_DONE, _SOME_FAILED = 0, ScorepathError.exit_code
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -40,28 +28,15 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 1 if a job has failed; 2 for a mistake; 130 after Ctrl-C.
     """
-    with consoles():
-        try:
-            return _main(arguments)
-        except ScorepathError as error:
-            print(f"scorepath: {escape(str(error))}", file=sys.stderr)
-            return error.exit_code
-        except KeyboardInterrupt:
-            return _INTERRUPTED
-        except BrokenPipeError:
-            os._exit(_NO_READER)  # `| head` is no error
-        except OSError as error:
-            reason = f"{error.filename} cannot be read ({error.strerror}): choose a sweep that can."
-            print(f"scorepath: {escape(reason)}", file=sys.stderr)
-            return ConfigError.exit_code
+    return run_command(_main, arguments)
 
 
 def _main(arguments: Sequence[str]) -> int:
-    parser = _Parser(prog="sweep.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = Parser(prog="sweep.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("sweep", metavar="NAME", help="a sweep in outputs/sweeps, or the path of a sweep's folder")
     parser.add_argument("--watch", action="store_true", help="show it until all jobs have finished or failed")
-    parser.add_argument("--every", type=_positive, default=2.0, metavar="SECONDS", help="between two looks (2)")
-    parser.add_argument("--lines", type=_positive, default=10, metavar="N", help="at most, of each kind of jobs (10)")
+    parser.add_argument("--every", type=positive, default=2.0, metavar="SECONDS", help="between two looks (2)")
+    parser.add_argument("--lines", type=positive, default=10, metavar="N", help="at most, of each kind of jobs (10)")
     parser.epilog = "The exit code is 1 if a job has failed, else 0."
     chosen = parser.parse_args(arguments)
     directory = find_sweep(chosen.sweep)
@@ -70,13 +45,6 @@ def _main(arguments: Sequence[str]) -> int:
     print(format_progress(directory, standings, most))
     sys.stdout.flush()
     return _SOME_FAILED if any(one.state == FAILED for one in standings) else _DONE
-
-
-def _positive(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < (number := float(text)) < 1e9:
-            return number
-    raise argparse.ArgumentTypeError(f"{text} must be a positive number")
 
 
 def find_sweep(name: str) -> Path:

@@ -132,10 +132,10 @@ def check_run_folder(folder: Path, of_sweep: bool = False) -> None:
         _check_place(folder, folders=True)
     for entry in _entries(folder):
         if entry.name in _FOLDERS:
-            _check_place(Path(entry.path), folders=True)
-            for path, folders, files in os.walk(entry.path):
-                for name in () if entry.name == "wandb" else (*folders, *files):  # which links to its own newest run
-                    _check_place(Path(path, name), folders=name in folders)
+            if entry.name == "wandb":  # which links to its own newest run
+                _check_place(Path(entry.path), folders=True)
+            else:
+                _check_tree(Path(entry.path))
         elif any(fnmatch(entry.name, pattern) for pattern in _FILES):
             _check_place(Path(entry.path), folders=False)
 
@@ -148,8 +148,16 @@ def check_sweep_folder(folder: Path, jobs: Iterable[str]) -> None:
         jobs: names of their folders.
     """
     check_links(folder, "multirun.yaml")
+    _check_tree(folder / "tensorboard")
     for name in jobs:
         check_run_folder(folder / name, of_sweep=True)
+
+
+def _check_tree(folder: Path) -> None:
+    _check_place(folder, folders=True)
+    for path, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            _check_place(Path(path, name), folders=name in folders)
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry]:

@@ -18,7 +18,7 @@ can then never be below 10 %, so that with five seeds a hopeless setting is run 
 import math
 from collections.abc import Iterable, Sequence
 
-from scorepath.run.intervals import t95
+from scorepath.intervals import t95
 
 FIRST = 2  # seeds before which nothing is given up: one bad seed, as they happen, is no evidence
 

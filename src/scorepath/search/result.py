@@ -13,9 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from scorepath.config import leaves
 from scorepath.errors import ScorepathError
+from scorepath.intervals import mean_ci95
 from scorepath.run.changes import of_the_run
 from scorepath.run.files import write_text
-from scorepath.run.intervals import mean_ci95
 from scorepath.search.runs import Runs
 from scorepath.search.space import shown, text_of
 from scorepath.search.study import Study, error_of, values_of

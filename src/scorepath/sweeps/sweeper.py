@@ -37,7 +37,14 @@ Launch = Callable[[Sequence[Job], int], Sequence[JobReturn]]
 _POLL = 1.0  # seconds between two looks at jobs that others hold
 
 
-def run_sweep(config: DictConfig, parsed: list[Override], compose: Compose, launch: Launch, attempts: int) -> None:
+def run_sweep(
+    config: DictConfig,
+    parsed: list[Override],
+    compose: Compose,
+    launch: Launch,
+    attempts: int,
+    show: Callable[[Path], None],
+) -> None:
     """Has all jobs of a sweep done; prints their table, and ends the process with 1 if one has failed.
 
     Args:
@@ -46,6 +53,7 @@ def run_sweep(config: DictConfig, parsed: list[Override], compose: Compose, laun
         compose: overrides of a job -> its config, as plain containers.
         launch: (jobs, number of the first) -> how each ended.
         attempts: how often a job may be lost with its process, without a step forward, before it counts as failed.
+        show: shows the sweep of a folder elsewhere too, however it has ended.
 
     Raises:
         ConfigError: for a sweep that cannot be, before one of its jobs begins.
@@ -71,6 +79,7 @@ def run_sweep(config: DictConfig, parsed: list[Override], compose: Compose, laun
         raise _interrupted(stopped, jobs) from stopped
     finally:
         print(format_sweep(read_sweep(directory)))
+        show(directory)
     _report(work, retry_failed="retry_failed" in config)
 
 

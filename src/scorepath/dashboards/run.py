@@ -1,12 +1,14 @@
-"""What TensorBoard shows beside the curves: the config, one HParams row, and a moving picture."""
+"""What TensorBoard shows of a run beside its curves: their layout, the config, a row of HParams, a moving picture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from scorepath.dashboards.tabs import HParam, experiment, layout
 
 _EVENTS = "events.out.tfevents."  # before the second and the machine in a file's name
 
@@ -42,36 +44,41 @@ def _made(file: Path) -> int:
     return int(second) if second.isdecimal() else 0
 
 
-def show_config(loggers: Sequence[Logger], config_yaml: str, env_steps: int) -> None:
-    """The composed config as text, at the step from which it holds: a resumed run may have another."""
+def show_start(loggers: Sequence[Logger], texts: Mapping[str, str], env_steps: int) -> None:
+    """The layout of the Custom Scalars tab, and texts.
+
+    Args:
+        loggers: of the run.
+        texts: name -> Markdown, at the step from which it holds: a resumed run may have another config.
+        env_steps: that step.
+    """
     for writer in _writers(loggers):
-        writer.add_text("config", f"```yaml\n{config_yaml}\n```", env_steps)
+        writer._get_file_writer().add_summary(layout(), env_steps)  # noqa: SLF001 (takes what is made here)
+        for name, text in texts.items():
+            writer.add_text(name, text, env_steps)
 
 
 def show_hparams(
-    loggers: Sequence[Logger],
-    hparams: dict[str, bool | str | float | int],
-    metrics: dict[str, float],
-    env_steps: int,
+    loggers: Sequence[Logger], name: str, hparams: Mapping[str, HParam], metrics: Mapping[str, float], env_steps: int
 ) -> None:
-    """One row of the HParams tab, in the same file as all else; add_hparams would make another.
+    """One row of the HParams tab, by a name, in the same file as all else; add_hparams would make another.
 
     Beyond the last step, so that a run resumed at its end writes them again instead of twice.
     """
-    from torch.utils.tensorboard.summary import hparams as summaries_of  # noqa: PLC0415 (slow)
+    from tensorboard.plugins.hparams.summary_v2 import hparams_pb  # noqa: PLC0415 (slow)
 
     for writer in _writers(loggers):
-        for summary in summaries_of(hparams, metrics):
+        for summary in (experiment([hparams]), hparams_pb(dict(hparams), trial_id=name)):
             writer._get_file_writer().add_summary(summary, env_steps + 1)  # noqa: SLF001
         for name, value in metrics.items():
             writer.add_scalar(name, value, env_steps + 1)
 
 
 def show_gif(loggers: Sequence[Logger], gif: bytes, size: tuple[int, int], env_steps: int) -> None:
-    """An animated GIF in the Images tab; add_video would re-encode it, and writes nothing with moviepy 2."""
+    """An animated GIF, below the curves by its name; add_video re-encodes it, and writes nothing with moviepy 2."""
     from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415 (slow)
 
     image = Summary.Image(width=size[0], height=size[1], colorspace=3, encoded_image_string=gif)
     for writer in _writers(loggers):
-        summary = Summary(value=[Summary.Value(tag="eval/episode", image=image)])
+        summary = Summary(value=[Summary.Value(tag="video/episode", image=image)])
         writer._get_file_writer().add_summary(summary, env_steps)  # noqa: SLF001 (add_image takes arrays only)
