@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from scorepath.dashboards.tabs import HParam, experiment, layout
+from scorepath.dashboards.tabs import HParam, experiment, layout, session, session_end
 
 _EVENTS = "events.out.tfevents."  # before the second and the machine in a file's name
 
@@ -65,10 +65,8 @@ def show_hparams(
 
     Beyond the last step, so that a run resumed at its end writes them again instead of twice.
     """
-    from tensorboard.plugins.hparams.summary_v2 import hparams_pb  # noqa: PLC0415 (slow)
-
     for writer in _writers(loggers):
-        for summary in (experiment([hparams]), hparams_pb(dict(hparams), trial_id=name)):
+        for summary in (experiment([hparams]), session(name, hparams), session_end()):
             writer._get_file_writer().add_summary(summary, env_steps + 1)  # noqa: SLF001
         for name, value in metrics.items():
             writer.add_scalar(name, value, env_steps + 1)

@@ -1,5 +1,6 @@
 """What fills TensorBoard's Custom Scalars and HParams tabs, of one run or of many."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -84,6 +85,24 @@ def experiment(rows: Sequence[Mapping[str, HParam]]) -> Any:
         info.differs = len({row.get(info.name) for row in rows}) > 1  # it shows five, those that differ first
     data.content = told.SerializeToString()
     return summary
+
+
+def session(name: str, hparams: Mapping[str, HParam]) -> Any:
+    """A run's row of the HParams tab."""
+    from tensorboard.plugins.hparams.summary_v2 import hparams_pb  # noqa: PLC0415 (slow)
+
+    return hparams_pb(dict(hparams), trial_id=name)
+
+
+def session_end() -> Any:
+    """That the run of a row has ended well."""
+    from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415 (slow)
+    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2  # noqa: PLC0415
+
+    end = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS, end_time_secs=time.time())
+    data = plugin_data_pb2.HParamsPluginData(session_end_info=end)
+    value = Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=metadata.create_summary_metadata(data))
+    return Summary(value=[value])
 
 
 def keys_of(overrides: Iterable[str]) -> list[str]:

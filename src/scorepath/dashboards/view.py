@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scorepath.dashboards.tabs import HParam, experiment, hparams_of, keys_of, layout
+from scorepath.dashboards.tabs import HParam, experiment, hparams_of, keys_of, layout, session
 from scorepath.errors import ConfigError
 from scorepath.run.csv_logger import read_metrics
 from scorepath.run.reading import read_yaml
@@ -54,7 +54,7 @@ class View:
             file = self._folder / self._shown[job] / _FIRST
             if columns != self._columns or not file.exists():
                 told = told or [(0, experiment(list(rows.values()))), (0, layout())]
-                write_events(file, [*told, (0, _session(row, self._shown[job]))])
+                write_events(file, [*told, (0, session(self._shown[job], row))])
         self._columns = columns
         self._means.refresh(self._runs)
         return len(found)
@@ -167,9 +167,3 @@ def _row(run: Path, columns: Sequence[str]) -> dict[str, HParam]:
         return hparams_of(config, command["hydra"]["runtime"]["choices"], columns)
     except (ConfigError, LookupError, TypeError, AttributeError):
         return {}
-
-
-def _session(row: Mapping[str, HParam], name: str) -> Any:
-    from tensorboard.plugins.hparams.summary_v2 import hparams_pb  # noqa: PLC0415 (slow)
-
-    return hparams_pb(dict(row), trial_id=name)

@@ -71,9 +71,9 @@ def overlap(curves: list[Curve]) -> tuple[float, float] | None:
 
 
 def interpolate(curves: list[Curve], points: int = GRID) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Curves on a common grid over the steps that all of them cover: grid, mean, half width of the 95 % t interval."""
+    """Curves on a grid of whole steps that all of them cover: grid, mean, half width of the 95 % t interval."""
     start, end = overlap(curves) or (max(steps[0] for steps, _ in curves),) * 2
-    grid = np.linspace(start, end, points)
+    grid = np.unique(np.linspace(start, end, points).round())  # steps are whole numbers
     values = np.stack([np.interp(grid, steps, value) for steps, value in curves])
     if len(curves) < 2:
         return grid, values.mean(axis=0), None
