@@ -93,6 +93,19 @@ def return_ci95(evaluation: "Evaluation") -> tuple[float, list[float] | None]:
     return float(returns.mean()), interval95(returns, bounds)
 
 
+def evaluation_metrics(evaluation: "Evaluation") -> dict[str, float]:
+    """What is logged of an evaluation; NaN where nothing can be said."""
+    returns = evaluation.returns
+    low, high = return_ci95(evaluation)[1] or (math.nan, math.nan)
+    return {
+        "eval/return_mean": float(returns.mean()),
+        "eval/return_low": low,
+        "eval/return_high": high,
+        "eval/return_std": float(returns.std()) if len(returns) > 1 else math.nan,
+        "eval/episode_length_mean": float(evaluation.lengths.float().mean()),
+    }
+
+
 def interval95(values: Tensor, bounds: tuple[float, float] | None = None) -> list[float] | None:
     """95 % interval [low, high] of the mean of independent values (n,), which need not be normal.
 

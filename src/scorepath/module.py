@@ -17,7 +17,7 @@ from scorepath.envs import AbstractEnvironment
 from scorepath.errors import NonFiniteError
 from scorepath.estimators import AbstractEstimator
 from scorepath.estimators.gradients import finish_gradients
-from scorepath.intervals import return_ci95
+from scorepath.intervals import evaluation_metrics
 from scorepath.policy import Policy
 from scorepath.ranks import gather, mean_metrics, same_random_numbers
 from scorepath.rollout import Evaluation, evaluate
@@ -247,18 +247,9 @@ class PolicyGradient(pl.LightningModule):
     def validation_step(self, batch: int, batch_idx: int) -> None:
         """Evaluates on episodes of their own seeds; Lightning calls it when an evaluation is due."""
         self.evaluation = self.evaluate(Stream.EVALUATION_ENVIRONMENT, Stream.EVALUATION_ACTION, self.eval_episodes)
-        returns = self.evaluation.returns
-        low, high = return_ci95(self.evaluation)[1] or (torch.nan, torch.nan)
-        self.log_metrics(
-            {
-                "eval/return_mean": returns.mean(),
-                "eval/return_low": low,
-                "eval/return_high": high,
-                "eval/return_std": returns.std() if len(returns) > 1 else torch.nan,
-                "eval/episode_length_mean": self.evaluation.lengths.float().mean(),
-            }
-        )
-        self.log("eval/return_mean", returns.mean(), logger=False, sync_dist=True, batch_size=1)
+        metrics = evaluation_metrics(self.evaluation)
+        self.log_metrics(metrics)
+        self.log("eval/return_mean", metrics["eval/return_mean"], logger=False, sync_dist=True, batch_size=1)
 
     def evaluate(self, env_stream: Stream, action_stream: Stream, episodes: int) -> Evaluation:
         """Fresh episodes on the evaluation environment, with the policy as it is.

@@ -22,7 +22,7 @@ NOT_FINITE |= {"huge reward"}  # in float32
 # what is looked at in the first step of a process alone: later it is taken for the value that can be read from it
 READABLE = {"string reward", "no flag", "string flag", "array flag"}
 # one of each part of an answer, and one that is sound; `pytest -m faults` plays all
-FAST = ("none", "list", "wrong shape", "nothing", "nan observation", "string reward", "no flag")
+FAST = ("list", "wrong shape", "nothing", "nan observation", "string reward", "no flag")
 kept = partial(fast_only, others=pytest.mark.faults)
 BOTH = pytest.mark.parametrize("vectorization", ["sync", "async"])
 ONE_AND_SAVED = ("debug=one_update", "logger=none")

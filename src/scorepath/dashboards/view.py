@@ -4,6 +4,7 @@ TensorBoard names a run by its folder, takes the columns of its HParams tab from
 reads a folder of links to the event files of the runs, with files of ours beside them.
 """
 
+import io
 import logging
 import os
 import time
@@ -54,7 +55,7 @@ class View:
             file = self._folder / self._shown[job] / _FIRST
             if columns != self._columns or not file.exists():
                 told = told or [(0, experiment(list(rows.values()))), (0, layout())]
-                write_events(file, [*told, (0, session(self._shown[job], row))])
+                write_events(file, [*told, (0, session(self._shown[job], row))], time.time())
         self._columns = columns
         self._means.refresh(self._runs)
         return len(found)
@@ -83,10 +84,12 @@ class Means:
                 continue
             self._written[setting] = size
             name = f"mean {setting}" if setting != "defaults" else "mean"
-            for earlier in (self._folder / name).glob(f"{_EVENTS}*") if self._times == 1 else ():
-                earlier.unlink()
             file = self._folder / name / f"{_EVENTS}{self._times:010}.scorepath"
-            write_events(file, _mean_events(tables))
+            for earlier in file.parent.glob(f"{_EVENTS}*") if self._times == 1 else ():
+                if earlier != file:
+                    earlier.unlink()
+            made = max((runs / run["job"] / "metrics.csv").stat().st_mtime for run in members)
+            write_events(file, _mean_events(tables), made)
 
 
 def show_means(sweep: Path) -> None:
@@ -122,19 +125,19 @@ def _mean_events(tables: Sequence[list[dict[str, str]]]) -> list[tuple[int, Any]
     ]
 
 
-def write_events(file: Path, summaries: Sequence[tuple[int, Any]]) -> None:
-    """An event file of these (step, summary)."""
+def write_events(file: Path, summaries: Sequence[tuple[int, Any]], made: float) -> None:
+    """An event file of these (step, summary), made at a time in seconds; left alone if it holds them already."""
     from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415 (slow)
     from tensorboard.summary.writer.record_writer import RecordWriter  # noqa: PLC0415
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    now = time.time()
-    with file.open("wb") as opened:
-        writer = RecordWriter(opened)
-        writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
-        for step, summary in summaries:
-            writer.write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
-        writer.flush()
+    content = io.BytesIO()
+    writer = RecordWriter(content)
+    writer.write(Event(wall_time=made, file_version="brain.Event:2").SerializeToString())
+    for step, summary in summaries:
+        writer.write(Event(wall_time=made, step=step, summary=summary).SerializeToString())
+    if not file.exists() or file.read_bytes() != content.getvalue():
+        file.write_bytes(content.getvalue())
 
 
 def _names(found: Mapping[str, Sequence[str]], shown: Mapping[str, str]) -> dict[str, str]:
