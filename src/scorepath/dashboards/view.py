@@ -127,13 +127,15 @@ def _mean_events(tables: Sequence[list[dict[str, str]]]) -> list[tuple[int, Any]
 
 def write_events(file: Path, summaries: Sequence[tuple[int, Any]], made: float) -> None:
     """An event file of these (step, summary), made at a time in seconds; left alone if it holds them already."""
-    from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415 (slow)
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # noqa: PLC0415 (slow)
     from tensorboard.summary.writer.record_writer import RecordWriter  # noqa: PLC0415
 
     file.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     writer = RecordWriter(content)
     writer.write(Event(wall_time=made, file_version="brain.Event:2").SerializeToString())
+    # what an earlier file of the same run holds is forgotten
+    writer.write(Event(wall_time=made, session_log=SessionLog(status=SessionLog.START)).SerializeToString())
     for step, summary in summaries:
         writer.write(Event(wall_time=made, step=step, summary=summary).SerializeToString())
     if not file.exists() or file.read_bytes() != content.getvalue():

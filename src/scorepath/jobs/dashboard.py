@@ -1,6 +1,7 @@
 """TensorBoard over a sweep or a folder of runs: short names, columns of what varies, means over seeds."""
 
 import contextlib
+import io
 import sys
 import tempfile
 import time
@@ -87,7 +88,8 @@ def serving(folder: Path, port: int, seconds: float) -> Iterator[str]:
     options = {"--logdir": folder, "--host": "127.0.0.1", "--port": port, "--reload_interval": max(1, round(seconds))}
     board.configure(argv=["tensorboard", *(f"{name}={value}" for name, value in options.items())])
     try:
-        address = board.launch()
+        with contextlib.redirect_stderr(io.StringIO()):  # it says that reading fast is an experiment
+            address = board.launch()
     except program.TensorBoardServerException as error:
         raise ConfigError(f"{' '.join(str(error).split())}: choose another --port, or leave it out.") from error
     yield address
