@@ -42,7 +42,7 @@ def report_table(summary: Summary, directory: Path, best: float | None) -> Itera
         "irreproducible": summary.irreproducible or [],
         "folder": [str(folder)],
         "evaluate": [shlex.join([*_script("eval"), f"run_dir={quoted(str(folder))}"])] if saved else [],
-        "dashboard": [shlex.join(["tensorboard", "--logdir", str(folder)])] if shown else [],
+        "dashboard": [shlex.join([*_script("dashboard"), str(folder)])] if shown else [],
     }
     width = max(map(len, rows))
     for name, cells in rows.items():
