@@ -73,10 +73,14 @@ def mean_ci95(values: Tensor) -> tuple[float, list[float] | None]:
     return mean, [mean - half, mean + half]
 
 
-def return_ci95(evaluation: "Evaluation") -> tuple[float, list[float] | None]:
+def return_ci95(evaluation: "Evaluation", warn: bool = True) -> tuple[float, list[float] | None]:
     """Mean return of an evaluation and its 95 % interval [low, high]; no interval where nothing can be said.
 
-    Returns outside of the range that the environment declares are reported in a warning, and the range is not used.
+    The range that the environment declares is not used if returns are outside of it.
+
+    Args:
+        evaluation: its episodes.
+        warn: of such returns.
     """
     returns = evaluation.returns.double()
     bounds = evaluation.return_range
@@ -84,11 +88,13 @@ def return_ci95(evaluation: "Evaluation") -> tuple[float, list[float] | None]:
         low, high = bounds
         slack = _ROUNDING * max(abs(low), abs(high))
         if float(returns.min()) < low - slack or float(returns.max()) > high + slack:
-            log.warning(
-                "Returns from %g to %g are outside of %g to %g, which is what the declared reward_range leaves for an "
-                "episode: the 95 %% interval is computed without it. Set env.reward_range to what one step can pay.",
-                *(float(returns.min()), float(returns.max()), low, high),
-            )
+            if warn:
+                log.warning(
+                    "Returns from %g to %g are outside of %g to %g, which is what the declared reward_range leaves for "
+                    "an episode: the 95 %% interval is computed without it. Set env.reward_range to what one step can "
+                    "pay.",
+                    *(float(returns.min()), float(returns.max()), low, high),
+                )
             bounds = None
     return float(returns.mean()), interval95(returns, bounds)
 
@@ -96,7 +102,7 @@ def return_ci95(evaluation: "Evaluation") -> tuple[float, list[float] | None]:
 def evaluation_metrics(evaluation: "Evaluation") -> dict[str, float]:
     """What is logged of an evaluation; NaN where nothing can be said."""
     returns = evaluation.returns
-    low, high = return_ci95(evaluation)[1] or (math.nan, math.nan)
+    low, high = return_ci95(evaluation, warn=False)[1] or (math.nan, math.nan)
     return {
         "eval/return_mean": float(returns.mean()),
         "eval/return_low": low,

@@ -112,6 +112,8 @@ def test_what_two_processes_log_is_of_all_their_episodes(tmp_path):
         start("train", tmp_path, *options, *mark, "trainer.accelerator=cpu", f"hydra.run.dir={directory}"), directory
     )
     assert two.code == 0, two.err
+    said = (two.out + two.err).splitlines()
+    assert len(said) == len(set(said))  # each line by one of them
     returns = [float(value) for rank in range(2) for value in (tmp_path / f"returns_{rank}").read_text().split()]
     (row,) = [row for row in two.rows if row["rollout/episode_return_mean"]]
     assert len(set(returns)) == 4

@@ -15,6 +15,7 @@ from scorepath.dashboards.tabs import hparams_of, keys_of
 from scorepath.intervals import return_ci95
 from scorepath.module import PolicyGradient
 from scorepath.run import recording
+from scorepath.run.directory import is_main_process
 from scorepath.run.summary import Summary
 from scorepath.seeding import Stream, derive_seed, seed_torch
 
@@ -26,7 +27,7 @@ def final_evaluation(cfg: DictConfig, module: PolicyGradient, summary: Summary) 
     with torch.no_grad():
         module.eval()
         evaluation = module.evaluate(Stream.FINAL_ENVIRONMENT, Stream.FINAL_ACTION, cfg.eval.episodes)
-    summary.eval_return_mean, summary.eval_return_ci95 = return_ci95(evaluation)
+    summary.eval_return_mean, summary.eval_return_ci95 = return_ci95(evaluation, warn=is_main_process())
     summary.eval_episodes = len(evaluation.returns)
 
 
@@ -76,14 +77,3 @@ def _record(cfg: DictConfig, trainer: pl.Trainer, module: PolicyGradient, judge:
         return
     if frames:
         show_gif(trainer.loggers, *recording.encode_gif(frames, fps), module.env_steps)
-
-
-def report(summary: Summary, directory: Path) -> str:
-    """The run in one line."""
-    interval = summary.eval_return_ci95
-    spread = f" (95 % interval {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
-    folder = directory.relative_to(Path.cwd()) if directory.is_relative_to(Path.cwd()) else directory
-    return (
-        f"{summary.status} after {summary.env_steps:,} env steps in {summary.train_seconds:.2f} s: mean "
-        f"return {summary.eval_return_mean:.2f}{spread} over {summary.eval_episodes} fresh episodes. {folder}"
-    )

@@ -44,13 +44,18 @@ def reported(summary: Summary, cfg: DictConfig, directory: Path) -> Iterator[Non
         raise explained from error
     finally:
         if is_main_process() and not harmless:
-            summary.total_seconds = round(seconds_since_process_start(), 3)
-            summary.versions = versions()
             try:
-                write_json(directory / "summary.json", summary.content())
+                write_summary(summary, directory)
             except OSError as error:
                 if summary.status in ("solved", "completed"):
                     raise OutputError(directory / "summary.json", error) from error
+
+
+def write_summary(summary: Summary, directory: Path) -> None:
+    """summary.json, as it stands."""
+    summary.total_seconds = round(seconds_since_process_start(), 3)
+    summary.versions = versions()
+    write_json(directory / "summary.json", summary.content())
 
 
 def _explain(error: BaseException, cfg: DictConfig, directory: Path) -> BaseException:

@@ -5,12 +5,14 @@ import logging
 import shlex
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from scorepath import garbage
@@ -18,7 +20,10 @@ from scorepath.build import Parts, make_environment
 from scorepath.callbacks import explain_refusal
 from scorepath.dashboards.run import show_start
 from scorepath.envs import AbstractEnvironment
-from scorepath.jobs.finish import final_evaluation, finish_dashboard, report
+from scorepath.jobs.config_tree import config_tree
+from scorepath.jobs.finish import final_evaluation, finish_dashboard
+from scorepath.jobs.outcome import write_summary
+from scorepath.jobs.report import report_line, report_table
 from scorepath.jobs.resume import has_ended, load_run
 from scorepath.jobs.trainer import make_callbacks, make_loggers, make_trainer
 from scorepath.module import PolicyGradient
@@ -26,6 +31,7 @@ from scorepath.run.allocator import keep_freed_memory
 from scorepath.run.changes import OF_THE_COMMAND
 from scorepath.run.digest import weights_sha256
 from scorepath.run.directory import check_room
+from scorepath.run.evaluation_log import EvaluationLog
 from scorepath.run.files import write_text
 from scorepath.run.processes import Companions
 from scorepath.run.restore import check_progress
@@ -54,7 +60,11 @@ def run(cfg: DictConfig, directory: Path, parts: Parts, summary: Summary) -> Non
         chosen = make_callbacks(cfg)
         threshold = parts.judge.known.reward_threshold
         schedule = Schedule(cfg.max_env_steps, threshold, cfg.stop_when_solved, signals, chosen.values())
-        trainer = make_trainer(cfg, [*chosen.values(), schedule], make_loggers(cfg, directory, module), module)
+        many = HydraConfig.get().mode == RunMode.MULTIRUN
+        evaluations = EvaluationLog(cfg.max_env_steps, many, chosen.values())
+        trainer = make_trainer(
+            cfg, [*chosen.values(), evaluations, schedule], make_loggers(cfg, directory, module), module
+        )
         if resumed is not None:
             check_progress(trainer, *resumed)
         ended = resumed is not None and has_ended(cfg, module, schedule, *resumed)
@@ -78,8 +88,10 @@ def run(cfg: DictConfig, directory: Path, parts: Parts, summary: Summary) -> Non
                 final_evaluation(cfg, module, summary)
             summary.status = "solved" if schedule.solved else "completed"
             if trainer.is_global_zero:
+                _report(summary, directory, many, evaluations.best)
+                # A driver that crashes while it draws takes the process with it. What is done is marked last.
+                write_summary(replace(summary, status="interrupted"), directory)
                 finish_dashboard(cfg, trainer, module, parts.judge, summary)
-                log.info("%s", report(summary, directory))
             signals.check()
 
 
@@ -130,6 +142,9 @@ def _announce(cfg: DictConfig, directory: Path, trainer: pl.Trainer, module: Pol
     """Writes down what is about to be trained, and what its labels are."""
     if trainer.is_global_zero:
         _save_config(cfg, directory)
+        if cfg.print_config:
+            for line in config_tree(cfg, HydraConfig.get().runtime.choices):
+                log.info("%s", line)
     show_start(trainer.loggers, _texts(cfg, summary), module.env_steps)
     for label in summary.gradient_bias or ():
         log.info("The gradient is biased: %s.", label)
@@ -150,6 +165,12 @@ def _texts(cfg: DictConfig, summary: Summary) -> dict[str, str]:
     if summary.irreproducible:
         texts["irreproducible"] = "\n".join(f"- {label}" for label in summary.irreproducible)
     return texts
+
+
+def _report(summary: Summary, directory: Path, many: bool, best: float | None) -> None:
+    lines = [report_line(summary, directory)] if many else report_table(summary, directory, best)
+    for line in lines:
+        log.info("%s", line)
 
 
 def _save_config(cfg: DictConfig, directory: Path) -> None:

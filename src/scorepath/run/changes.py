@@ -7,7 +7,7 @@ from typing import Any
 
 from scorepath.config import leaves
 
-OF_THE_COMMAND = ("sweep", "resume", "retry_failed", "on_change")  # keys that do not make another run
+OF_THE_COMMAND = ("sweep", "resume", "retry_failed", "on_change", "print_config")  # keys that do not make another run
 
 
 def of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:

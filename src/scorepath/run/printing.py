@@ -35,10 +35,10 @@ def describe(error: Exception, show_traceback: bool) -> str:
     return escape_lines("".join(traceback.format_exception(error)))
 
 
-def log_to_file(message: str) -> None:
-    """Into train.log alone: the terminal gets the error where it is caught."""
+def log_to_file(message: str, level: int = logging.ERROR) -> None:
+    """Into train.log alone: the terminal gets an error where it is caught."""
     log = logging.getLogger("scorepath")
-    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, message, (), None)
+    record = log.makeRecord(log.name, level, __file__, 0, message, (), None)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)

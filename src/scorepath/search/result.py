@@ -1,6 +1,5 @@
 """What a search has found: the table of its trials, the best setting to be used again, and what was spent."""
 
-import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from scorepath.search.runs import Runs
 from scorepath.search.space import shown, text_of
 from scorepath.search.study import Study, error_of, values_of
 from scorepath.sweeps.loader import without_hydra
-from scorepath.sweeps.names import shortest_endings
+from scorepath.sweeps.names import quoted, shortest_endings
 from scorepath.sweeps.state import read_summary
 from scorepath.sweeps.table import format_table
 
@@ -169,7 +168,5 @@ def _plain(config: DictConfig) -> dict[str, Any]:
 
 
 def _quoted(value: Any) -> str:
-    """A value as it stands in an override, text with other than plain letters in Hydra's quotes."""
-    if isinstance(value, str) and not re.fullmatch(r"[\w./+-]+", value):
-        return "'" + value.replace("'", "\\'") + "'"
-    return text_of(value)
+    """A value as it stands in an override."""
+    return quoted(value) if isinstance(value, str) else text_of(value)

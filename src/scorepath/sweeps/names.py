@@ -17,6 +17,11 @@ def key_of(override: str) -> str:
     return override.partition("=")[0].lstrip("+~").partition("@")[0]
 
 
+def quoted(value: str) -> str:
+    """Text as it stands in an override: other than plain letters in Hydra's quotes."""
+    return value if re.fullmatch(r"[\w./+-]+", value) else "'" + value.replace("'", "\\'") + "'"
+
+
 def identity(overrides: Iterable[str]) -> str:
     """Equal for jobs of the same overrides in any order."""
     return hashlib.sha256("\n".join(sorted(overrides)).encode(errors="surrogatepass")).hexdigest()[:16]
