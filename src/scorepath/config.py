@@ -81,6 +81,9 @@ RULES: dict[str, Rule] = {
     "episodes": _at_least(1, 1_000_000),
     "eval.episodes": _at_least(1, 1_000_000),
     "eval.every_env_steps": _STEPS,
+    "record_episode": Rule(
+        "true, false or evaluations", lambda value: isinstance(value, bool) or value == "evaluations"
+    ),
     "resume": _optional(_TEXT),
     "on_change": _one_of("refuse", "rerun"),
     "file": _optional(_TEXT),

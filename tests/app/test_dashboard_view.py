@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import finish, start
+from helpers import finish, start, succeed, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
@@ -122,6 +122,18 @@ def test_columns_are_what_was_told_and_of_their_kinds():
 def test_columns_of_mixed_kinds_can_be_written():
     """A key that is a number in one run and a text in another."""
     experiment([{"a": 1.0, "b": True}, {"a": "x"}, {}])
+
+
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning")
+def test_a_picture_of_each_evaluation_is_drawn_if_it_is_asked_for(tmp_path):
+    small = ("max_env_steps=600", "episodes_per_update=4", "eval.episodes=2", "eval.every_env_steps=200")
+    drawn = succeed(train(tmp_path, *small, "record_episode=evaluations", directory="drawn"))
+    plain = succeed(train(tmp_path, *small, "record_episode=false", directory="plain"))
+    events = EventAccumulator(str(drawn.directory / "tensorboard"), size_guidance={"images": 0}).Reload()
+    evaluated = [event.step for event in events.Scalars("eval/return_mean")]
+    assert len(evaluated) > 2
+    assert [event.step for event in events.Images("video/episode")] == evaluated
+    assert drawn.summary["weights_sha256"] == plain.summary["weights_sha256"]
 
 
 @pytest.mark.parametrize(

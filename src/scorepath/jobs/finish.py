@@ -1,5 +1,6 @@
 """The end of a training run: the figure that may be reported, and the last entries of the dashboard."""
 
+import copy
 import logging
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ def finish_dashboard(
     cfg: DictConfig, trainer: pl.Trainer, module: PolicyGradient, judge: Judge, summary: Summary
 ) -> None:
     """The GIF and the HParams row, and all loggers on disk."""
-    if cfg.record_episode:
-        _record(cfg, trainer, module, judge)
+    if cfg.record_episode is True:  # else there is one of the last evaluation
+        record(cfg, trainer, module, judge)
     command = HydraConfig.get()
     # unresolved: the values of environment variables must not be in a file that others may get
     config: Any = OmegaConf.to_container(cfg, resolve=False)
@@ -61,7 +62,20 @@ def _results(summary: Summary) -> dict[str, float]:
     return {name: value for name, value in results.items() if value is not None}
 
 
-def _record(cfg: DictConfig, trainer: pl.Trainer, module: PolicyGradient, judge: Judge) -> None:
+class RecordEvaluations(pl.Callback):
+    """A GIF after each evaluation, for `record_episode=evaluations`."""
+
+    def __init__(self, cfg: DictConfig, judge: Judge) -> None:
+        self._cfg, self._judge = cfg, judge
+
+    def on_validation_end(self, trainer: pl.Trainer, module: PolicyGradient) -> None:
+        if trainer.is_global_zero:
+            with torch.random.fork_rng():
+                record(self._cfg, trainer, module, self._judge)
+
+
+def record(cfg: DictConfig, trainer: pl.Trainer, module: PolicyGradient, judge: Judge) -> None:
+    """An episode with the policy as it is, as a GIF in TensorBoard; a warning where none can be drawn."""
     if not trainer.loggers:
         return
     try:
@@ -69,7 +83,7 @@ def _record(cfg: DictConfig, trainer: pl.Trainer, module: PolicyGradient, judge:
         seed_torch(cfg.seed, Stream.FINAL_ACTION, index=module.update_index)
         stride = max(1, round(env.render_fps / recording.GIF_FPS))
         seed = derive_seed(cfg.seed, Stream.FINAL_ENVIRONMENT, index=1)
-        frames, _ = recording.record_episode(env, module.policy.cpu(), seed, stride=stride)
+        frames, _ = recording.record_episode(env, copy.deepcopy(module.policy).cpu(), seed, stride=stride)
         fps = env.render_fps / stride
         env.close()
     except Exception as error:  # a machine without OpenGL or pygame must not lose the run for a picture

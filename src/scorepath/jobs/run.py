@@ -21,7 +21,7 @@ from scorepath.callbacks import explain_refusal
 from scorepath.dashboards.run import show_start
 from scorepath.envs import AbstractEnvironment
 from scorepath.jobs.config_tree import config_tree
-from scorepath.jobs.finish import final_evaluation, finish_dashboard
+from scorepath.jobs.finish import RecordEvaluations, final_evaluation, finish_dashboard
 from scorepath.jobs.outcome import write_summary
 from scorepath.jobs.report import report_line, report_table
 from scorepath.jobs.resume import has_ended, load_run
@@ -62,8 +62,9 @@ def run(cfg: DictConfig, directory: Path, parts: Parts, summary: Summary) -> Non
         schedule = Schedule(cfg.max_env_steps, threshold, cfg.stop_when_solved, signals, chosen.values())
         many = HydraConfig.get().mode == RunMode.MULTIRUN
         evaluations = EvaluationLog(cfg.max_env_steps, many, chosen.values())
+        pictures = [RecordEvaluations(cfg, parts.judge)] if cfg.record_episode == "evaluations" else []
         trainer = make_trainer(
-            cfg, [*chosen.values(), evaluations, schedule], make_loggers(cfg, directory, module), module
+            cfg, [*chosen.values(), evaluations, *pictures, schedule], make_loggers(cfg, directory, module), module
         )
         if resumed is not None:
             check_progress(trainer, *resumed)
