@@ -156,9 +156,9 @@ def main() -> None:
                 f"search {number}: {'the same winner' if one.right else 'another winner'}, {one.share:.0%} of the runs,"
                 f" regret {one.regret:.1f} (full evaluation {one.full_regret:.1f})"
             )
-        share, regret, full = (np.mean([one[field] for one in results]) for field in (1, 2, 3))
+        runs, regret, full = (np.mean([one[field] for one in results]) for field in (1, 2, 3))
         print(
-            f"{sum(one.right for one in results)} of {len(results)}, {share:.0%} of the runs, "
+            f"{sum(one.right for one in results)} of {len(results)}, {runs:.0%} of the runs, "
             f"regret {regret:.1f} (full evaluation {full:.1f})"
         )
         return
