@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from wsgiref.util import setup_testing_defaults
 
+import numpy as np
 import pytest
 import yaml
 from helpers import CONF, search, succeed, sweep, train
@@ -17,6 +18,7 @@ from helpers import searched as trials_of
 from tiers import fast_only, slow
 
 from scorepath.errors import ConfigError, InUseError
+from scorepath.run.intervals import t95
 from scorepath.search.race import is_hopeless
 
 optuna = pytest.importorskip("optuna")
@@ -139,31 +141,62 @@ def test_what_is_no_space(space, words):
 
 
 def test_a_setting_is_given_up_by_students_t():
-    """By hand: differences -10 and -12 about -11, s² = 2 with one degree of freedom, n - k = 3 of n = 5 seeds to come:
-    11 / (1.414 sqrt(3 / 10)) = 14.2, above the quantile of 12.706; with one more seed to come it is not."""
+    """By hand: the best setting's values do not vary, so there is no slope. 90, 88, 89 about 89 have s² = 2 with one
+    degree of freedom beside the slope's, 2 of 5 seeds are to come: 11 / (1.414 sqrt(2 / 15)) = 21.3, above 12.706."""
     best = [100.0, 100.0, 100.0, 100.0, 100.0]
-    assert is_hopeless([90.0, 88.0], best, [])
-    assert not is_hopeless([90.0, 87.0], best, [])  # 11.5 / (2.12 sqrt(.3)) = 9.9
-    # the differences of others tell that these spread by 1: 3 / (1 sqrt(.3)) = 5.5 with 9 degrees, above 2.262
+    assert is_hopeless([90.0, 88.0, 89.0], best, [])
+    assert not is_hopeless([91.0, 87.0, 89.0], best, [])  # 11 / (2.83 sqrt(2 / 15)) = 10.7
+    # others tell that values spread by sqrt(16 / 7) = 1.512: with 7 degrees 2.365 is to be passed, on the first seed by
+    # 1.512 sqrt(4 / 5) 2.365 = 3.2, and after two by 1.414 (8 degrees) sqrt(3 / 10) 2.306 = 1.8
     others = [[50.0, 48.0], [20.0, 22.0]] * 4
-    assert is_hopeless([97.0, 97.0], best, others)
-    assert not is_hopeless([99.5, 99.5], best, others)
+    assert is_hopeless([96.7], best, others)
+    assert not is_hopeless([96.9], best, others)
+    assert is_hopeless([98.1, 98.1], best, others)
+    assert not is_hopeless([98.3, 98.3], best, others)
+
+
+def test_a_setting_is_given_up_as_the_general_linear_model_has_it():
+    """Its expected value and the error of that, by least squares on a column for each setting and one for the slope."""
+    random = np.random.default_rng(0)
+    best = random.normal(100.0, 30.0, 5)
+    rows = [0.7 * best[:m] + random.normal(-20.0, 10.0, m) for m in (2, 5, 1, 3)]
+    k, n = len(rows[0]), len(best)
+    columns = np.zeros((sum(map(len, rows)), len(rows) + 1))
+    for number, row in enumerate(rows):
+        begin = sum(map(len, rows[:number]))
+        columns[begin : begin + len(row), number] = 1.0
+        columns[begin : begin + len(row), -1] = best[: len(row)]
+    values = np.concatenate(rows)
+    found = np.linalg.solve(columns.T @ columns, columns.T @ values)
+    freedom = len(values) - len(found)
+    variance = ((values - columns @ found) ** 2).sum() / freedom
+    # the mean over all seeds: what is known of it, and the sum of n - k values to come
+    ahead = np.array([n - k, 0.0, 0.0, 0.0, best[k:].sum()]) / n
+    error = np.sqrt(variance * (ahead @ np.linalg.inv(columns.T @ columns) @ ahead + (n - k) / n**2))
+    most = rows[0].sum() / n + ahead @ found + t95(freedom) * error
+    for shift, hopeless in ((0.1, False), (-0.1, True)):
+        values = [list(row + (best.mean() - most + shift)) for row in rows]
+        assert is_hopeless(values[0], list(best), values[1:]) == hopeless
 
 
 def test_seeds_are_compared_with_themselves():
-    """A hard seed is hard for both."""
+    """A hard seed is hard for all."""
     best = [100.0, 20.0, 100.0, 20.0, 60.0]
-    assert is_hopeless([90.0, 9.0, 90.0], best, [])
-    assert not is_hopeless([20.0, 100.0, 20.0], best, [])
+    others = [[80.0, 1.0, 79.0, 0.0, 40.0]]
+    assert is_hopeless([90.0, 9.0], best, others)
+    assert is_hopeless([60.0], best, others)  # for that one was easy
+    assert not is_hopeless([100.0], best, others)
+    assert not is_hopeless([60.0], best, [[60.0, 59.0, 61.0, 60.0, 60.0]])  # it was not: the others do not show it
 
 
-def test_what_is_better_or_on_all_seeds_or_on_one_is_not_given_up():
+def test_what_is_better_or_on_all_seeds_or_alone_is_not_given_up():
     best = [10.0, 10.0, 10.0]
-    assert not is_hopeless([11.0, 11.0], best, [[0.0, 0.1]])
-    assert not is_hopeless([10.0, 10.0], best, [])  # which may still be as good
+    assert not is_hopeless([11.0, 11.0], best, [[0.0, 0.1, 0.2]])
+    assert not is_hopeless([10.0, 10.0], best, [[5.0, 5.0, 5.0]])  # which may still be as good
     assert not is_hopeless([0.0, 0.0, 0.0], best, [])
-    assert not is_hopeless([-1e6], best, [])
-    assert is_hopeless([0.0, 0.0], best, [])
+    assert not is_hopeless([-1e6], best, [])  # nothing is known of the spread
+    assert not is_hopeless([-1e6, 0.0], best, [[0.0]])
+    assert is_hopeless([0.0], best, [[5.0, 5.0, 5.0]])
 
 
 # ------------------------------------------------------------------ the study
@@ -296,7 +329,8 @@ def test_settings_are_given_up_and_fail_and_the_best_mean_wins(tmp_path):
             trial = by_setting[k]
             late = trial.number > first_good
             assert trial.state == (TrialState.PRUNED if late else TrialState.COMPLETE)
-            assert values_of(trial) == rows[k][: 2 if late else 5]
+            assert (len(values_of(trial)) < 5) == late
+            assert values_of(trial) == rows[k][: len(values_of(trial))]
             assert trial.value == pytest.approx(sum(values_of(trial)) / len(values_of(trial)))
         assert not own.at_work()
         assert set(own.importances()) == {"k"}

@@ -362,6 +362,17 @@ def test_a_refused_job_does_not_end_the_others(tmp_path, axis, bad, words):
     assert bad in last
 
 
+def test_of_many_failed_jobs_the_sentence_names_a_few(tmp_path):
+    """And each has a line of its own below it."""
+    outcome = sweep(tmp_path, "dist=normal", "seed=range(0,12)")
+    assert outcome.code == 1
+    lines = outcome.err.splitlines()
+    named = ", ".join(f"seed-{seed}" for seed in range(10))
+    (number,) = [index for index, line in enumerate(lines) if "12 of 12 jobs did not finish: " in line]
+    assert f" did not finish: {named}, 2 more. The same command" in lines[number]
+    assert len(lines[number + 1 :]) == 12
+
+
 def test_a_broken_job_shows_its_traceback_and_does_not_end_the_others(tmp_path):
     """What is no mistake of the command line is somebody's bug, who wants to see where."""
     faulty = ("env=gym", f"env.id={FAULTY}", "dist=bernoulli", "logger=none", "record_episode=false")

@@ -26,14 +26,14 @@ RAY = ("hydra/launcher=ray", "hydra.launcher.cluster.num_cpus=2")
 SUBMITIT = ("hydra/launcher=submitit_local",)
 LAUNCHERS = pytest.mark.parametrize("launcher", [RAY, SUBMITIT], ids=["ray", "submitit"])
 SMALL = ("episodes_per_update=4", "eval.episodes=3", "record_episode=false", "stop_when_solved=false", "logger=csv")
-JOBS = ("dist=bernoulli,categorical", "seed=range(0,4)", "max_env_steps=3000", "eval.every_env_steps=300", *SMALL)
+JOBS = ("dist=bernoulli,categorical", "seed=range(0,6)", "max_env_steps=3000", "eval.every_env_steps=300", *SMALL)
 TINY = ("max_env_steps=600", "eval.every_env_steps=300", "seed=range(0,200)", *SMALL)
-KILLS = 6  # of each launcher
+KILLS = int(os.environ.get("SCOREPATH_KILLS", "6"))  # of each launcher
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Outcome:
-    """A sweep of eight jobs, one after the other."""
+    """A sweep of twelve jobs, one after the other."""
     return succeed(sweep(tmp_path_factory.mktemp("undisturbed"), *JOBS))
 
 
@@ -102,7 +102,7 @@ def test_killed_at_any_moment(undisturbed, tmp_path, launcher):
     kept: dict[str, int] = {}
     for _ in range(KILLS):
         process = begin(tmp_path, launcher, *JOBS)
-        until(lambda: half_done(directory) or len(finished(directory)) == 8, process)
+        until(lambda: half_done(directory) or len(finished(directory)) == 12, process)
         time.sleep(moments.uniform(0.0, 3.0))
         for victim in [process.pid] if moments.random() < 0.5 else with_mark(f"MARK={tmp_path.name}"):
             os.kill(victim, signal.SIGKILL)

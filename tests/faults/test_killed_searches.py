@@ -82,7 +82,7 @@ def test_two_processes_share_a_study_and_outlive_each_other(tmp_path):
     said = (tmp_path / "said").read_text()
     assert [len(re.findall(rf"^trial {number} \(", said, re.MULTILINE)) for number in range(6)] == [1] * 6
     for number, _, _, _, values in trials:
-        assert len(list(folder.glob(f"trial-{number:04}/seed-*/summary.json"))) == len(values) >= 2
+        assert len(list(folder.glob(f"trial-{number:04}/seed-*/summary.json"))) == len(values) >= 1
 
 
 def test_workers_are_started_by_the_command_and_end_with_it(tmp_path):

@@ -35,6 +35,7 @@ log = logging.getLogger("scorepath")
 
 Launch = Callable[[Sequence[Job], int], Sequence[JobReturn]]
 _POLL = 1.0  # seconds between two looks at jobs that others hold
+_NAMED = 10  # jobs of a sentence that is still read
 
 
 def run_sweep(
@@ -111,8 +112,7 @@ class _Work:
                 self._do(safe or free[:1])
             else:
                 if not self._waited:
-                    names = ", ".join(job.name for job in left)
-                    log.info("Another process is at work on %s: waiting for it.", escape(names))
+                    log.info("Another process is at work on %s: waiting for it.", escape(_names(left, ", ")))
                 self._waited = True
                 time.sleep(_POLL)
 
@@ -167,12 +167,18 @@ def _first_line(error: Exception) -> str:
 
 
 def _interrupted(stopped: SweepInterruptedError, jobs: Sequence[Job]) -> ScorepathError:
-    left = [job.name for job in jobs if state_of(job.folder) != FINISHED]
+    left = [job for job in jobs if state_of(job.folder) != FINISHED]
     error = ScorepathError(
-        f"{stopped}. Of {len(jobs)} jobs these are left: {'; '.join(left)}. The same command continues with them."
+        f"{stopped}. Of {len(jobs)} jobs these are left: {_names(left, '; ')}. The same command continues with them."
     )
     error.exit_code = stopped.exit_code
     return error
+
+
+def _names(jobs: Sequence[Job], separator: str) -> str:
+    """The first of them by name, of the others how many."""
+    names = [job.name for job in jobs[:_NAMED]]
+    return separator.join([*names, *([f"{len(jobs) - _NAMED:,} more"] if len(jobs) > _NAMED else [])])
 
 
 def _report(work: _Work, retry_failed: bool) -> None:
@@ -181,7 +187,7 @@ def _report(work: _Work, retry_failed: bool) -> None:
     if not failed:
         return
     remedy = " The same command with retry_failed=true runs them again." if retry_failed else ""
-    names = escape(", ".join(job.name for job in failed))
+    names = escape(_names(failed, ", "))
     lines = [f"scorepath: {len(failed)} of {len(work.jobs)} jobs did not finish: {names}.{remedy}"]
     for job in failed:
         cause = work.causes.get(job.name) or read_summary(job.folder).get("error") or "unknown"
