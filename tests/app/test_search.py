@@ -18,7 +18,7 @@ from helpers import searched as trials_of
 from tiers import fast_only, slow
 
 from scorepath.errors import ConfigError, InUseError
-from scorepath.run.intervals import t95
+from scorepath.intervals import t95
 from scorepath.search.race import is_hopeless
 
 optuna = pytest.importorskip("optuna")

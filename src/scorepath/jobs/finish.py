@@ -35,15 +35,15 @@ def final_evaluation(cfg: DictConfig, module: PolicyGradient, summary: Summary) 
 def finish_dashboard(
     cfg: DictConfig, trainer: pl.Trainer, module: PolicyGradient, judge: Judge, summary: Summary
 ) -> None:
-    """The GIF and the HParams row, and all loggers on disk."""
-    if cfg.record_episode is True:  # else there is one of the last evaluation
-        record(cfg, trainer, module, judge)
+    """The HParams row and then the GIF, whose driver may crash, and all loggers on disk."""
     command = HydraConfig.get()
     # unresolved: the values of environment variables must not be in a file that others may get
     config: Any = OmegaConf.to_container(cfg, resolve=False)
     hparams = hparams_of(config, command.runtime.choices, keys_of(command.overrides.task))
     name = Path(command.runtime.output_dir).name
     show_hparams(trainer.loggers, name, hparams, _results(summary), module.env_steps)
+    if cfg.record_episode is True:  # else there is one of the last evaluation
+        record(cfg, trainer, module, judge)
     for logger in trainer.loggers:
         logger.finalize("success")
 
