@@ -13,7 +13,7 @@ import gymnasium as gym
 import pytest
 import torch
 import yaml
-from helpers import CONF, FAULTY, ONE_UPDATE, ROOT, Outcome, environment, evaluate, plot, sweep, train
+from helpers import CONF, FAULTY, ONE_UPDATE, ROOT, Outcome, environment, evaluate, plot, search, sweep, train
 from tiers import slow
 
 from scorepath.errors import ConfigError
@@ -489,6 +489,17 @@ def test_environment_variables_stay_out_of_names_of_sweeps(tmp_path, monkeypatch
     overrides = [f"env.id={FAULTY}", "+env.kwargs.bad='${oc.env:SECRET}'", "+env.kwargs.under=nothing", "seed=0,1"]
     outcome = sweep(tmp_path, *overrides, *ONE_UPDATE)
     assert outcome.code == 0, outcome.err
+    assert holders(tmp_path, SECRET) == []
+
+
+def test_environment_variables_stay_out_of_searches(tmp_path, monkeypatch):
+    pytest.importorskip("optuna")
+    monkeypatch.setenv("SECRET", SECRET)
+    overrides = [f"env.id={FAULTY}", "+env.kwargs.bad='${oc.env:SECRET}'", "+env.kwargs.under=nothing"]
+    options = ("hparams_search=cartpole", "trials=1", "seeds=1", "final_seeds=1")
+    outcome = search(tmp_path, *overrides, *options, *ONE_UPDATE)
+    assert outcome.code == 0, outcome.err
+    assert holders(tmp_path, "${oc.env:SECRET}")
     assert holders(tmp_path, SECRET) == []
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from scorepath.dashboards.tabs import HParam, experiment, hparams_of, keys_of, layout, session
 from scorepath.errors import ConfigError
 from scorepath.run.csv_logger import read_metrics
+from scorepath.run.files import write_bytes
 from scorepath.run.reading import read_yaml
 from scorepath.sweeps.curves import GRID, curve_of, group_by_seed, interpolate, overlap
 from scorepath.sweeps.names import name_jobs
@@ -139,7 +140,7 @@ def write_events(file: Path, summaries: Sequence[tuple[int, Any]], made: float) 
     for step, summary in summaries:
         writer.write(Event(wall_time=made, step=step, summary=summary).SerializeToString())
     if not file.exists() or file.read_bytes() != content.getvalue():
-        file.write_bytes(content.getvalue())
+        write_bytes(file, content.getvalue())
 
 
 def _names(found: Mapping[str, Sequence[str]], shown: Mapping[str, str]) -> dict[str, str]:

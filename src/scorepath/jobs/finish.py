@@ -39,7 +39,8 @@ def finish_dashboard(
     command = HydraConfig.get()
     # unresolved: the values of environment variables must not be in a file that others may get
     config: Any = OmegaConf.to_container(cfg, resolve=False)
-    hparams = hparams_of(config, command.runtime.choices, keys_of(command.overrides.task))
+    overrides: Any = OmegaConf.to_container(command.overrides.task, resolve=False)
+    hparams = hparams_of(config, command.runtime.choices, keys_of(overrides))
     name = Path(command.runtime.output_dir).name
     show_hparams(trainer.loggers, name, hparams, _results(summary), module.env_steps)
     if cfg.record_episode is True:  # else there is one of the last evaluation

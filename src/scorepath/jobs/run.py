@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -155,7 +156,9 @@ def _announce(cfg: DictConfig, directory: Path, trainer: pl.Trainer, module: Pol
 
 def _texts(cfg: DictConfig, summary: Summary) -> dict[str, str]:
     """What the dashboard's Text tab says of a run."""
-    told = [text for text in HydraConfig.get().overrides.task if key_of(text) not in OF_THE_COMMAND]
+    # as it was written: the values of environment variables must not be in a file that others may get
+    overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    told = [text for text in overrides if key_of(text) not in OF_THE_COMMAND]
     texts = {
         "config": f"```yaml\n{OmegaConf.to_yaml(cfg)}\n```",
         "command": f"`python scripts/train.py {shlex.join(told)}`",

@@ -65,7 +65,9 @@ def search(cfg: DictConfig) -> None:
         raise ConfigError(f"search={cfg.search} names a folder: give letters, digits and . _ + - alone.")
     check_objective(cfg.objective)
     command = HydraConfig.get()
-    overrides = [text for text in command.overrides.task if key_of(text) not in (*OWN, *OF_THE_COMMAND, "seed")]
+    # as they were written: the values of environment variables must not be in the folders of runs
+    given: Any = OmegaConf.to_container(command.overrides.task, resolve=False)
+    overrides = [text for text in given if key_of(text) not in (*OWN, *OF_THE_COMMAND, "seed")]
     runs = Runs(GlobalHydra.instance().config_loader(), overrides, list(command.overrides.hydra), train)
     if (starter := os.environ.pop(_STARTER, None)) is not None:
         follow(starter)
