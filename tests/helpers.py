@@ -376,7 +376,8 @@ class Faulty(CartPoleEnv):
     """CartPole that breaks at the seventh step of an episode, after a hundred steps under the function `under`.
 
     Args:
-        bad: what is NaN: `reward` or `observation`; `raise` divides by zero, `die` kills the process.
+        bad: what is NaN: `reward` or `observation`; `raise` divides by zero, `exit` calls sys.exit, `die`
+            kills the process.
         under: name of the function that must be calling.
     """
 
@@ -396,6 +397,8 @@ class Faulty(CartPoleEnv):
         if self.total > 100 and self.steps == 7:
             if self.bad == "raise":
                 reward = 1 // 0
+            elif self.bad == "exit":
+                sys.exit(3)
             elif self.bad == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             elif self.bad == "reward":

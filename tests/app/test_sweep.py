@@ -1,6 +1,7 @@
 """Sweeps: a folder and a summary for each job, a table at the end, and an exit code that tells of a failed job."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -33,8 +34,11 @@ from processes import environment
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiers import slow
 
+from scorepath.jobs.outcome import reported
 from scorepath.jobs.plot import draw_group
 from scorepath.run.lock import is_locked, locked
+from scorepath.run.summary import Summary
+from scorepath.sweeps import stopping
 from scorepath.sweeps.loader import CachingLoader
 from scorepath.sweeps.names import name_jobs
 from scorepath.sweeps.records import known_jobs, read_sweep, record_overrides
@@ -383,6 +387,25 @@ def test_a_broken_job_shows_its_traceback_and_does_not_end_the_others(tmp_path):
     assert len(jobs) == 2
     for folder, summary in jobs.items():
         assert summary["status"] == ("completed" if "nobody" in folder else "failed")
+
+
+def test_a_job_that_exits_does_not_end_the_others(tmp_path):
+    faulty = ("env=gym", f"env.id={FAULTY}", "dist=bernoulli", "logger=none", "record_episode=false")
+    outcome = sweep(tmp_path, *SMALL, *faulty, "+env.kwargs.bad=exit", "+env.kwargs.under=training_step,nobody")
+    assert outcome.code == 1
+    states = {summary["status"]: summary.get("error") for summary in summaries(outcome).values()}
+    assert set(states) == {"completed", "failed"}
+    assert states["failed"].startswith("sys.exit(3) was called while the run was at work")
+
+
+def test_a_launcher_s_worker_that_leaves_is_no_failure_of_its_job(tmp_path, monkeypatch):
+    """It may be told to in the middle of an import, where the job does not listen yet."""
+    monkeypatch.setattr(stopping, "_following", {os.getpid()})
+    summary = Summary(seed=0)
+    with pytest.raises(SystemExit, match="143"), reported(summary, OmegaConf.create({}), tmp_path):
+        sys.exit(143)
+    assert (summary.status, summary.error) == ("interrupted", None)
+    assert state_of(tmp_path) == STOPPED
 
 
 def test_jobs_of_a_namespaced_id_are_found(tmp_path):

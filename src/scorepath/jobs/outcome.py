@@ -13,6 +13,7 @@ from scorepath.run.directory import holds_run, is_main_process, write_json
 from scorepath.run.printing import log_to_file
 from scorepath.run.redaction import Redaction
 from scorepath.run.summary import Summary, seconds_since_process_start, versions
+from scorepath.sweeps.stopping import is_worker
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # of a disk, a user, a file
 
@@ -32,8 +33,10 @@ def reported(summary: Summary, cfg: DictConfig, directory: Path) -> Iterator[Non
         raise
     except BaseException as error:
         harmless = False
-        explained = _explain(error, cfg, directory)
-        if not isinstance(error, InterruptedRunError | SweepInterruptedError | KeyboardInterrupt):
+        # a launcher's worker leaves by SystemExit, also in the middle of a job, which is not at fault
+        leaving = isinstance(error, SystemExit) and is_worker()
+        explained = error if leaving else _explain(error, cfg, directory)
+        if not (leaving or isinstance(error, InterruptedRunError | SweepInterruptedError | KeyboardInterrupt)):
             summary.error = redaction.text(str(explained)) or type(explained).__name__
         elif summary.status == "failed":  # and not ended by itself, just before
             summary.status = "interrupted"
@@ -66,6 +69,11 @@ def _explain(error: BaseException, cfg: DictConfig, directory: Path) -> BaseExce
             f"There was not enough memory: lower chunk={cfg.chunk} or choose estimator.log_probs=again, with which a "
             f"run that has a checkpoint continues by resume={directory}; or begin one of fewer "
             f"episodes_per_update={cfg.episodes_per_update}."
+        )
+    if isinstance(error, SystemExit):
+        return ScorepathError(
+            f"sys.exit({error.code!r}) was called while the run was at work, by its environment or a callback: have it "
+            "raise an error that says what is wrong."
         )
     if isinstance(error, OSError):
         path = Path(error.filename if isinstance(error.filename, str) else directory)

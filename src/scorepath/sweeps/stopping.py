@@ -78,6 +78,11 @@ def follow(command: str) -> None:
     threading.Thread(target=look, daemon=True).start()
 
 
+def is_worker() -> bool:
+    """Whether this is a process of a launcher's, which is not a job's to end: it may leave in the middle of one."""
+    return os.getpid() in _following
+
+
 def _held_below(folders: Sequence[Path]) -> set[int]:
     """The processes that hold one of the folders and were started by this one, or by one that was."""
     held = {process for folder in folders if (process := holder(folder)) is not None}
