@@ -1,5 +1,6 @@
 """The folder that TensorBoard reads, of run folders made by hand; and what scripts/dashboard.py refuses."""
 
+import signal
 import socket
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from tensorboard.plugins.hparams import metadata
 
 from scorepath.dashboards.tabs import experiment, hparams_of, keys_of
 from scorepath.dashboards.view import View, show_means
-from scorepath.jobs.dashboard import main
+from scorepath.jobs.dashboard import find_runs, main
 
 
 def make_run(folder: Path, overrides: list[str], returns: list[float], config: dict | None = None) -> Path:
@@ -77,6 +78,15 @@ def test_runs_of_any_folders_are_called_by_what_they_differ_in(tmp_path):
     assert shown(tmp_path / "view") == {"lr-0.1", "lr-0.2 today 2", "lr-0.2 again", "mean lr-0.2"}
 
 
+def test_a_name_is_first_that_of_a_sweep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "it" / "seed-0", ["seed=0"], [1.0])
+    assert find_runs("it") == Path("it")
+    make_run(tmp_path / "outputs" / "sweeps" / "it" / "seed-0", ["seed=0"], [1.0])
+    assert find_runs("it") == Path("outputs/sweeps/it")
+    assert find_runs(None) == Path("outputs")
+
+
 def test_a_single_run_is_shown(tmp_path):
     make_run(tmp_path / "runs", ["seed=0"], [1.0])
     View(tmp_path / "runs", tmp_path / "view").refresh()
@@ -112,6 +122,7 @@ def test_columns_are_what_was_told_and_of_their_kinds():
     assert "sweep" not in keys
     assert "callbacks" not in keys
     config = {"seed": 3, "lr": "${oc.env:A}", "policy": {"torso": {"a": 1, "b": None, "c": [1, 2]}}, "y": {"z": True}}
+    assert hparams_of({"seed": 10**400}, {}, ["seed"]) == {"seed": str(10**400)}
     row = hparams_of(config, {"env": "cartpole"}, keys)
     assert row == {
         **{"env": "cartpole", "seed": 3.0, "y.z": True, "lr": "${oc.env:A}"},  # never the variable's value
@@ -122,6 +133,19 @@ def test_columns_are_what_was_told_and_of_their_kinds():
 def test_columns_of_mixed_kinds_can_be_written():
     """A key that is a number in one run and a text in another."""
     experiment([{"a": 1.0, "b": True}, {"a": "x"}, {}])
+
+
+def test_nothing_is_left_of_one_that_is_ended(tmp_path):
+    make_run(tmp_path / "runs" / "seed-0", ["seed=0"], [1.0])
+    (tmp_path / "tmp").mkdir()
+    process = start("dashboard", tmp_path, "runs", TMPDIR=str(tmp_path / "tmp"))
+    assert "1 run of runs: http://127.0.0.1:" in process.stdout.readline()
+    assert [path.name.rpartition("-")[0] for path in (tmp_path / "tmp").iterdir() if path.is_dir()] == [
+        "scorepath-dashboard"
+    ]
+    process.send_signal(signal.SIGTERM)
+    assert finish(process, tmp_path).code == 143
+    assert not [path for path in (tmp_path / "tmp").iterdir() if path.name.startswith("scorepath")]
 
 
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning")

@@ -133,4 +133,7 @@ def hparams_of(config: Mapping[str, Any], choices: Mapping[str, Any], keys: Iter
 def _hparam(value: Any) -> HParam:
     if isinstance(value, bool | str):
         return value
-    return float(value) if isinstance(value, int | float) else str(value)
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):  # a list; a whole number beyond all that JSON's readers take
+        return str(value)

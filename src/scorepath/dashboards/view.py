@@ -18,6 +18,7 @@ from scorepath.run.csv_logger import read_metrics
 from scorepath.run.files import write_bytes
 from scorepath.run.reading import read_yaml
 from scorepath.sweeps.curves import GRID, curve_of, group_by_seed, interpolate, overlap
+from scorepath.sweeps.losses import stamp
 from scorepath.sweeps.names import name_jobs
 from scorepath.sweeps.records import job_folders, read_runs, recorded_overrides
 
@@ -41,6 +42,7 @@ class View:
         self._runs, self._folder = runs, folder
         self._shown: dict[str, str] = {}  # folder of a run -> its name here
         self._columns: list[str] = []
+        self._rows: dict[str, dict[str, HParam]] = {}  # folder of a run -> what it has in the columns
         self._means = Means(folder)
 
     def refresh(self) -> int:
@@ -50,14 +52,15 @@ class View:
             self._shown[job] = name
             _link(self._runs / job / _CURVES, self._folder / name)
         columns = list(dict.fromkeys(key for overrides in found.values() for key in keys_of(overrides)))
-        rows = {job: row for job in found if (row := _row(self._runs / job, columns))}
-        told: list[Any] = []  # the columns, of which any run may be asked
-        for job, row in rows.items():
-            file = self._folder / self._shown[job] / _FIRST
-            if columns != self._columns or not file.exists():
-                told = told or [(0, experiment(list(rows.values()))), (0, layout())]
+        if columns != self._columns:
+            self._columns, self._rows = columns, {}
+        new = {job: row for job in found if job not in self._rows and (row := _row(self._runs / job, columns))}
+        self._rows |= new
+        if new:
+            told = [(0, experiment(list(self._rows.values()))), (0, layout())]  # of which any run may be asked
+            for job, row in new.items():
+                file = self._folder / self._shown[job] / _FIRST
                 write_events(file, [*told, (0, session(self._shown[job], row))], time.time())
-        self._columns = columns
         self._means.refresh(self._runs)
         return len(found)
 
@@ -72,10 +75,15 @@ class Means:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._written: dict[str, tuple[int, ...]] = {}  # name -> how many rows of each run are in it
+        self._seen: dict[Path, int | None] = {}  # curves, as they were
         self._times = 0
 
     def refresh(self, runs: Path) -> None:
         """Writes those that have changed; TensorBoard forgets what it had of a run when its steps begin again."""
+        files = {file: stamp(file) for file in runs.rglob("metrics.csv")}
+        if files == self._seen:
+            return
+        self._seen = files
         self._times += 1
         for setting, members in group_by_seed(runs).items():
             tables = [read_metrics(runs / run["job"] / "metrics.csv") for run in members]
@@ -159,6 +167,9 @@ def _names(found: Mapping[str, Sequence[str]], shown: Mapping[str, str]) -> dict
 def _link(source: Path, target: Path) -> None:
     """Links to the event files of a run that are not there yet."""
     target.mkdir(parents=True, exist_ok=True)
+    for link in target.glob(f"{_EVENTS}*"):
+        if not link.exists():
+            link.unlink()  # a run renames its file where the clock was set back
     for file in source.glob(f"{_EVENTS}*") if source.is_dir() else ():
         link = target / file.name
         if not link.is_symlink():

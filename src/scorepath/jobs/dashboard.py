@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import signal
 import sys
 import tempfile
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from scorepath.dashboards.view import View
 from scorepath.errors import ConfigError
 from scorepath.jobs.commands import Parser, positive, run_command
-from scorepath.jobs.sweep_status import find_sweep
+from scorepath.jobs.sweep_status import SWEEPS, find_sweep
 from scorepath.sweeps.records import read_runs
 
 _OUTPUTS = Path("outputs")
@@ -41,15 +42,18 @@ def _main(arguments: Sequence[str]) -> int:
     if not 0 <= chosen.port <= _HIGHEST:
         raise ConfigError(f"--port={chosen.port} is no port: choose one from 1 to {_HIGHEST}, or leave it out.")
     runs = find_runs(chosen.runs)
+    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows has no second one
+        signal.signal(number, lambda number, _: sys.exit(128 + number))  # or the folder of links would be left
     with tempfile.TemporaryDirectory(prefix="scorepath-dashboard-") as folder:
         view = View(runs, Path(folder))
-        number = view.refresh()
+        count = view.refresh()
         with contextlib.suppress(KeyboardInterrupt), serving(Path(folder), chosen.port, chosen.every) as address:
-            print(f"{number} {'run' if number == 1 else 'runs'} of {runs}: {address} (Ctrl-C ends it)")
+            print(f"{count} {'run' if count == 1 else 'runs'} of {runs}: {address} (Ctrl-C ends it)")
             sys.stdout.flush()
             while True:
                 time.sleep(chosen.every)
-                view.refresh()
+                with contextlib.suppress(OSError):  # of a run that is just being removed, say: the next look sees it
+                    view.refresh()
     return 0
 
 
@@ -62,11 +66,13 @@ def find_runs(name: str | None) -> Path:
     Raises:
         ConfigError: if there are none.
     """
-    folder = Path(name) if name is not None else _OUTPUTS
-    if folder.is_dir() and read_runs(folder):
-        return folder
     if name is None:
-        raise ConfigError(f"There are no runs in {folder}: train one, or name the folder that they are in.")
+        if read_runs(_OUTPUTS):
+            return _OUTPUTS
+        raise ConfigError(f"There are no runs in {_OUTPUTS}: train one, or name the folder that they are in.")
+    folder = Path(name)
+    if not (SWEEPS / name).is_dir() and folder.is_dir() and read_runs(folder):
+        return folder
     return find_sweep(name)
 
 

@@ -14,7 +14,7 @@ from scorepath.sweeps.records import job_folders
 from scorepath.sweeps.state import FAILED, FINISHED
 from scorepath.sweeps.table import format_counts, format_progress
 
-_SWEEPS = Path("outputs", "sweeps")
+SWEEPS = Path("outputs", "sweeps")
 _ENDED = (FINISHED, FAILED)
 _DONE, _SOME_FAILED = 0, ScorepathError.exit_code
 
@@ -56,13 +56,13 @@ def find_sweep(name: str) -> Path:
     Raises:
         ConfigError: with the nearest name, if there is no such sweep.
     """
-    for folder in (_SWEEPS / name, Path(name)):
+    for folder in (SWEEPS / name, Path(name)):
         if job_folders(folder):
             return folder
-    known = sorted(path.name for path in _SWEEPS.iterdir() if job_folders(path)) if _SWEEPS.is_dir() else []
+    known = sorted(path.name for path in SWEEPS.iterdir() if job_folders(path)) if SWEEPS.is_dir() else []
     near = nearest(name, known)
     remedy = f"did you mean {near}?" if near else f"there are {', '.join(known[:10]) or 'none yet'}."
-    raise ConfigError(f"{name} is neither a sweep in {_SWEEPS} nor the folder of one: {remedy}")
+    raise ConfigError(f"{name} is neither a sweep in {SWEEPS} nor the folder of one: {remedy}")
 
 
 def _watch(sweep: SweepProgress, seconds: float, most: int) -> list[Standing]:
