@@ -1,5 +1,6 @@
 """Diagnostics of the gradient: against closed forms, against many updates, and that they leave training as it is."""
 
+import cases
 import pytest
 import torch
 from helpers import Outcome, train
@@ -7,6 +8,7 @@ from helpers import Outcome, train
 from scorepath.baselines import NoBaseline
 from scorepath.callbacks import GradientDiagnostics
 from scorepath.callbacks.gradient_diagnostics import flat_gradient, signal_and_variance
+from scorepath.callbacks.histograms import parameters_of
 from scorepath.distributions import Normal
 from scorepath.envs import TorchEnvironment
 from scorepath.envs.dynamics import LQR
@@ -20,6 +22,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:
 
 GRADIENTS = {"gradient/variance", "gradient/norm", "gradient/snr", "gradient/effective_batch_size"}
 GRADIENTS |= {"gradient/baseline_explained_variance"}
+
+
+@pytest.mark.parametrize("case", [*cases.HEADS, *cases.OTHER_HEADS], ids=lambda case: case.name)
+def test_histograms_have_the_parameters_of_every_distribution(case):
+    head = case.make()
+    found = parameters_of(head(torch.randn(3, head.in_features)))
+    assert found
+    assert all(value.shape[0] == 3 and value.isfinite().all() for value in found.values())
+    if case.option == "product":
+        assert {name.split("/")[0] for name in found} == {str(number) for number in range(len(head.heads))}
 
 
 def test_signal_and_variance_by_hand():

@@ -63,7 +63,7 @@ class Histograms(AbstractObserver):
 
 
 def parameters_of(dist: Distribution) -> dict[str, Tensor]:
-    """The parameters of a distribution by their names in torch; of one made of others, theirs."""
+    """The parameters of a distribution by their names in torch; of one made of others, theirs, numbered if in a row."""
     found = {}
     for name in dist.arg_constraints:
         if name == "logits" and "probs" in dist.arg_constraints:
@@ -75,4 +75,6 @@ def parameters_of(dist: Distribution) -> dict[str, Tensor]:
     for part in inner:
         if isinstance(part, Distribution):
             found = parameters_of(part) | found
+    for number, part in enumerate(getattr(dist, "parts", ())):
+        found |= {f"{number}/{name}": value for name, value in parameters_of(part).items()}
     return found
